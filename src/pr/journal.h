@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The journal of a move: what was about to be sent, written and synced before it is sent, so that a rerun after a crash knows what may
+ * have been executed.
+ *
+ * One file for each record, STATE_DIR/moves/RECORD-ID.journal, append only, one line for each entry:
+ *   hf1 <checksum> <time> <kind> <lu> <step> <generation> <nexus>\n
+ * An entry counts only with its newline and checksum. A torn last line was never acted on and is cut off; a bad line before the last one
+ * is an error that nothing is sent after. The file is locked (flock) while it is open for writing and removed when the move is over.
+ *
+ * Thread: hf_journal_write may be called from several threads at a time; they share one fdatasync (group commit).
+ */
+
+#include <glib.h>
+
+typedef enum {
+  HF_JOURNAL_INTENT,   /* step is about to be sent */
+  HF_JOURNAL_VERIFIED, /* the LU was read after step, and step is as it should be */
+  HF_JOURNAL_UNDONE    /* the LU was read: nothing of ours is left of what the intents did */
+} HfJournalKind;
+#define HF_N_JOURNAL_KINDS (HF_JOURNAL_UNDONE + 1)
+
+/* What the entries of one LU add up to. */
+typedef struct {
+  guint registers_sent;        /* intents of REGISTER since the last UNDONE: so many nexuses of ours may be listed */
+  gboolean register_unverified; /* the last intent of a REGISTER has no VERIFIED or UNDONE behind it */
+  gboolean take_over_sent;     /* an intent of PREEMPT is there */
+  guint32 generation;          /* PRGENERATION seen before the last REGISTER */
+} HfJournalSummary;
+
+typedef struct _HfJournal HfJournal;
+
+/* record_id must be a UUID in text form (it names a file). write FALSE: nothing is created and no lock taken; a journal that is not there is
+   empty. Errors: HF_PR_ERROR_JOURNAL, naming the file. */
+HfJournal *hf_journal_open (const char *state_dir, const char *record_id, gboolean write, GError **error);
+void hf_journal_free (HfJournal *journal);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfJournal, hf_journal_free)
+
+/* Returns after the entry is on the disk. lu: hf_lu_identity_to_string. step: HF_STEP_... of pr-move.h. nexus: hf_nexus_to_string or
+   "unknown"; blanks and control characters in it are escaped. is_register, is_take_over say what step does. */
+typedef struct {
+  HfJournalKind kind;
+  const char *lu, *step, *nexus;
+  guint32 generation;
+  gboolean is_register, is_take_over;
+} HfJournalEntry;
+gboolean hf_journal_write (HfJournal *journal, const HfJournalEntry *entry, GError **error);
+
+/* What the file said of this LU when it was opened, and what was written since. */
+void hf_journal_get_summary (HfJournal *journal, const char *lu, HfJournalSummary *ret);
+
+/* The move is over on all LUs: remove the file, sync the folder. */
+gboolean hf_journal_remove (HfJournal *journal, GError **error);
+
+/* $STATE_DIR for the command line: explicit if not NULL; /var/lib/holdfast if it can be made and written; else
+   $XDG_STATE_HOME/holdfast or ~/.local/state/holdfast. Free with g_free. */
+char *hf_journal_default_dir (const char *explicit_dir);

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# One GTest program for each file of src/, linked with the core archive; its source is tests/unit/NAME.c by default.
+UNIT_TESTS =
+UNIT_TESTS += tests/unit/test-header
+
+# Every public header compiles alone, and the umbrella with it.
+tests_unit_test_header_SOURCES = tests/unit/test-header.c
+
+check_PROGRAMS += $(UNIT_TESTS)
+TESTS += $(UNIT_TESTS)
