@@ -1,2 +1,3 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 libholdfast_core_la_SOURCES += src/pr/pr-wire.c src/pr/pr-observation.c src/pr/pr-state.c
+libholdfast_core_la_SOURCES += src/pr/journal.c src/pr/journal.h

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Files that survive a crash: written as a whole or not at all, folders whose entries are on the disk.
+ *
+ * Thread: any; no state. Errors: G_FILE_ERROR; the message names the step and the cause, the caller knows the path.
+ */
+
+#include <glib.h>
+
+/* Writes all bytes or fails. fd may be a pipe. */
+gboolean hf_file_write_all (int fd, const void *data, gsize length, GError **error);
+
+/* Replaces path, or makes it, with mode 0600: a temporary file in the same folder, fsync, rename, fsync of the folder. After an
+   error the old file is still there. A symbolic link is followed; anything else than a regular file is refused. */
+gboolean hf_file_replace (const char *path, const void *data, gsize length, GError **error);
+
+/* fsync of a folder: what was made, renamed or removed in it stays so. */
+gboolean hf_dir_sync (const char *path, GError **error);
+
+/* Makes path and what is missing above it, mode 0700, each one synced into its parent. TRUE if it is there already. */
+gboolean hf_dir_make (const char *path, GError **error);
