@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 holdfastincludedir = $(includedir)/holdfast
 holdfastinclude_HEADERS = \
   include/holdfast/holdfast.h \

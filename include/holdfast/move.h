@@ -4,9 +4,9 @@
 /*
  * Moving what a VM holds from one I_T nexus to another.
  *
- * A HfMove is one record and the nexuses of this host to its LUs. It works on all LUs in parallel and in two phases: prepare observes
- * each LU and registers this host's nexus (make before break), commit takes the reservation over, abort undoes a prepare. Nothing is
- * committed before everything is prepared and every verdict accepted.
+ * A HfMove is one record and the nexuses of this host to its LUs. It works on all LUs in parallel and in two phases: prepare
+ * observes each LU and registers this host's nexus (make before break), commit takes the reservation over, abort undoes a
+ * prepare. Nothing is committed before everything is prepared and every verdict accepted.
  *
  *   HfMove *move = hf_move_new (record, &options, &error);
  *   hf_move_add_lu (move, lu, &error);            for each LU of the record, several times for several paths
@@ -55,22 +55,23 @@ typedef enum {
 /* Whose nexus a registration is, as far as can be known. */
 typedef enum {
   HF_OWNER_UNKNOWN,
-  HF_OWNER_OURS,  /* the nexus of this HfMove */
-  HF_OWNER_PEER,  /* the VM's nexus on the other host */
+  HF_OWNER_OURS, /* the nexus of this HfMove */
+  HF_OWNER_PEER, /* the VM's nexus on the other host */
   HF_OWNER_OTHER
 } HfOwner;
 
 typedef struct {
   HfRole role;
   HfOnChange on_change;
-  gboolean peer_gone;    /* --source-gone: the other host is dead, its registration is removed here; see holdfast-load(1) for the window */
+  gboolean peer_gone;    /* --source-gone: the other host is dead, its registration is removed here; see holdfast-load(1) for the
+                            window */
   guint timeout_ms;      /* for each LU and phase; 0: HF_SCSI_TIMEOUT_DEFAULT_MS */
   const char *state_dir; /* where the journal lives; NULL: no journal (a crash can then not be cleaned up after) */
 } HfMoveOptions;
 
 /* Why a unit ended in HF_VERDICT_ERROR, _OCCUPIED, _AMBIGUOUS or _REFUSED. */
 typedef struct {
-  char *step;       /* "observe", "register" ...; NULL: no error */
+  char *step;        /* "observe", "register" ...; NULL: no error */
   gboolean answered; /* the LU answered: result is valid */
   HfScsiResult result;
   char *text;
@@ -83,11 +84,11 @@ typedef struct {
   char *name;             /* hf_lu_identity_to_string */
   char *device;           /* address of the first nexus; NULL: none was added */
   HfVerdict verdict;
-  gboolean certain;        /* FALSE: reads alone cannot tell; alternative is the other possibility */
+  gboolean certain; /* FALSE: reads alone cannot tell; alternative is the other possibility */
   HfVerdict alternative;
-  gboolean accepted;       /* the verdict and the policy let the move go on */
-  guint8 type;             /* the reservation type the VM has now; 0: none */
-  guint commands;          /* sent to this LU, INQUIRYs included */
+  gboolean accepted; /* the verdict and the policy let the move go on */
+  guint8 type;       /* the reservation type the VM has now; 0: none */
+  guint commands;    /* sent to this LU, INQUIRYs included */
   guint milliseconds;
   gboolean has_before, has_after;
   HfPrObservation before, after;
@@ -120,7 +121,8 @@ HF_PUBLIC gboolean hf_move_commit (HfMove *move);
 /* Undoes a prepare by one unregister for each nexus it registered. */
 HF_PUBLIC gboolean hf_move_abort (HfMove *move);
 
-/* Removes the registration of the nexuses that were added, after proving that nothing is lost by it. Instead of prepare and commit. */
+/* Removes the registration of the nexuses that were added, after proving that nothing is lost by it. Instead of prepare and
+ * commit. */
 HF_PUBLIC gboolean hf_move_release (HfMove *move);
 
 HF_PUBLIC guint hf_move_get_n_units (HfMove *move);
@@ -129,15 +131,18 @@ HF_PUBLIC const HfMoveUnit *hf_move_get_unit (HfMove *move, guint index);
 /* Whose nexus registration index of observation is, seen from unit. Without READ FULL STATUS nearly always HF_OWNER_UNKNOWN. */
 HF_PUBLIC HfOwner hf_move_unit_get_owner (HfMove *move, guint unit, const HfPrObservation *observation, guint index);
 
-/* What this host's nexuses lus (all of one LU) hold there. key 0: our registration is found by our own TransportID; if it cannot be
-   known, HF_PR_ERROR_KEY asks for the key. ret_failure may be NULL; else it is filled on error, clear it with hf_unit_error_clear. */
-HF_PUBLIC gboolean hf_pr_save (HfLu *const *lus, guint n_lus, guint64 key, HfPrSaved *ret, HfUnitError *ret_failure, GError **error);
+/* What this host's nexuses lus (all of one LU) hold there. key 0: our registration is found by our own TransportID; if it cannot
+   be known, HF_PR_ERROR_KEY asks for the key. ret_failure may be NULL; else it is filled on error, clear it with
+   hf_unit_error_clear. */
+HF_PUBLIC gboolean hf_pr_save (HfLu *const *lus, guint n_lus, guint64 key, HfPrSaved *ret, HfUnitError *ret_failure,
+                               GError **error);
 HF_PUBLIC void hf_unit_error_clear (HfUnitError *error);
 
 /* A consistent picture of the LU (two equal readings where one command does not give all of it). ret_failure as above. */
 HF_PUBLIC gboolean hf_pr_observe (HfLu *lu, const char *step, HfPrObservation *ret, HfUnitError *ret_failure, GError **error);
 
 /* One PERSISTENT RESERVE OUT; the answer, whatever it is, in ret_result. flags: HF_SCSI_RETRY or HF_SCSI_PLAIN. */
-HF_PUBLIC gboolean hf_pr_send (HfLu *lu, const char *step, const HfPrOut *out, HfScsiFlags flags, HfScsiResult *ret_result, GError **error);
+HF_PUBLIC gboolean hf_pr_send (HfLu *lu, const char *step, const HfPrOut *out, HfScsiFlags flags, HfScsiResult *ret_result,
+                               GError **error);
 
 G_END_DECLS

@@ -2,10 +2,11 @@
 #pragma once
 
 /*
- * Persistent reservations: the commands of SPC-4 6.15 and 6.16 as bytes, the answers as values, and the picture of what an LU holds.
+ * Persistent reservations: the commands of SPC-4 6.15 and 6.16 as bytes, the answers as values, and the picture of what an LU
+ * holds.
  *
- * Encoding and decoding is pure: no I/O, any thread, any bytes may be passed. Service actions are numbers of the standard, keys are
- * 64-bit values in host order.
+ * Encoding and decoding is pure: no I/O, any thread, any bytes may be passed. Service actions are numbers of the standard, keys
+ * are 64-bit values in host order.
  */
 
 #include <holdfast/scsi.h>
@@ -55,9 +56,9 @@ typedef enum {
   HF_PR_TYPE_EXCLUSIVE_ACCESS_ALL_REGISTRANTS = 8
 } HfPrType;
 
-HF_PUBLIC gboolean hf_pr_type_is_valid (guint8 type);             /* 1, 3, 5, 6, 7, 8 */
-HF_PUBLIC gboolean hf_pr_type_is_all_registrants (guint8 type);   /* 7, 8 */
-HF_PUBLIC const char *hf_pr_type_to_string (guint8 type);         /* "Write Exclusive, registrants only"; "none"; "obsolete"; static */
+HF_PUBLIC gboolean hf_pr_type_is_valid (guint8 type);           /* 1, 3, 5, 6, 7, 8 */
+HF_PUBLIC gboolean hf_pr_type_is_all_registrants (guint8 type); /* 7, 8 */
+HF_PUBLIC const char *hf_pr_type_to_string (guint8 type); /* "Write Exclusive, registrants only"; "none"; "obsolete"; static */
 HF_PUBLIC const char *hf_pr_in_action_to_string (guint8 action);  /* "READ KEYS"; static */
 HF_PUBLIC const char *hf_pr_out_action_to_string (guint8 action); /* "REGISTER AND IGNORE EXISTING KEY"; static */
 
@@ -143,7 +144,7 @@ typedef struct {
   guint32 generation;
   guint n_keys;
   guint64 *keys;
-  gboolean full;               /* READ FULL STATUS worked: registrants has n_keys entries in the order of keys, else NULL */
+  gboolean full; /* READ FULL STATUS worked: registrants has n_keys entries in the order of keys, else NULL */
   HfPrRegistrant *registrants;
   gboolean reserved;
   guint64 holder_key; /* 0 for types 7, 8 */
@@ -166,9 +167,9 @@ typedef struct {
   guint8 type; /* HfPrType; 0: registered, not holding. For types 7, 8 every registrant holds */
   guint8 scope;
   gboolean aptpl, all_tg_pt;
-  guint32 generation;  /* PRGENERATION at save */
-  guint key_count;     /* how often the key was listed at save: at least n_nexuses unless READ KEYS lagged */
-  guint n_nexuses;     /* the source's I_T nexuses, at most HF_PR_NEXUSES_MAX; at least 1 if key is not 0 */
+  guint32 generation; /* PRGENERATION at save */
+  guint key_count;    /* how often the key was listed at save: at least n_nexuses unless READ KEYS lagged */
+  guint n_nexuses;    /* the source's I_T nexuses, at most HF_PR_NEXUSES_MAX; at least 1 if key is not 0 */
   HfNexus *nexuses;
 } HfPrSaved;
 
@@ -184,13 +185,14 @@ typedef struct {
   gboolean uncertain; /* an answer did not tell what happened: read the disk (hf_pr_state_resolve) before trusting the rest */
 } HfPrState;
 
-/* Pure. Learns from a guest's PERSISTENT RESERVE OUT and its status (HfSamStatus; or -1: timeout, lost link). RESERVATION CONFLICT
-   changes nothing; any other status than GOOD makes the state uncertain, and so does a GOOD PREEMPT (AND ABORT) whose SERVICE ACTION
-   RESERVATION KEY is the guest's own key. TRUE if the state changed. */
+/* Pure. Learns from a guest's PERSISTENT RESERVE OUT and its status (HfSamStatus; or -1: timeout, lost link). RESERVATION
+   CONFLICT changes nothing; any other status than GOOD makes the state uncertain, and so does a GOOD PREEMPT (AND ABORT) whose
+   SERVICE ACTION RESERVATION KEY is the guest's own key. TRUE if the state changed. */
 HF_PUBLIC gboolean hf_pr_state_learn (HfPrState *state, const HfPrOut *command, int status);
 
-/* Pure. Settles an uncertain state by what the LU shows. own: the guest's nexus, NULL or unknown: judged by key. candidate_key: the
-   key the guest may have (SERVICE ACTION RESERVATION KEY of the unclear REGISTER), or 0. */
-HF_PUBLIC void hf_pr_state_resolve (HfPrState *state, const HfPrObservation *observation, const HfNexus *own, guint64 candidate_key);
+/* Pure. Settles an uncertain state by what the LU shows. own: the guest's nexus, NULL or unknown: judged by key. candidate_key:
+   the key the guest may have (SERVICE ACTION RESERVATION KEY of the unclear REGISTER), or 0. */
+HF_PUBLIC void hf_pr_state_resolve (HfPrState *state, const HfPrObservation *observation, const HfNexus *own,
+                                    guint64 candidate_key);
 
 G_END_DECLS

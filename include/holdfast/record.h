@@ -2,11 +2,12 @@
 #pragma once
 
 /*
- * The record: what a VM holds on its LUs, as bytes that travel (a file, a migration stream). A record may come from an enemy: decoding
- * bounds everything before it is allocated and believes nothing but its own checks.
+ * The record: what a VM holds on its LUs, as bytes that travel (a file, a migration stream). A record may come from an enemy:
+ * decoding bounds everything before it is allocated and believes nothing but its own checks.
  *
- * Layout: 8 bytes magic "HOLDFAST", u32 big-endian version, u32 big-endian body length, 32 bytes SHA-256 of all other bytes, body (a GVariant in
- * normal form, little-endian). At most HF_RECORD_SIZE_MAX bytes for HF_RECORD_LUS_MAX LUs, because QEMU's dbus-vmstate takes no more.
+ * Layout: 8 bytes magic "HOLDFAST", u32 big-endian version, u32 big-endian body length, 32 bytes SHA-256 of all other bytes, body
+ * (a GVariant in normal form, little-endian). At most HF_RECORD_SIZE_MAX bytes for HF_RECORD_LUS_MAX LUs, because QEMU's
+ * dbus-vmstate takes no more.
  */
 
 #include <holdfast/pr.h>
@@ -53,8 +54,8 @@ HF_PUBLIC const HfPrSaved *hf_record_find (const HfRecord *record, const HfLuIde
 HF_PUBLIC GBytes *hf_record_encode (const HfRecord *record, GError **error);
 HF_PUBLIC HfRecord *hf_record_decode (const void *data, gsize length, GError **error);
 
-/* path "-" is standard output or standard input. A file is written as a whole or not at all (temporary file in the same folder, fsync,
-   rename, fsync of the folder), mode 0600. Reading stops with an error at HF_RECORD_SIZE_MAX. Messages name the path. */
+/* path "-" is standard output or standard input. A file is written as a whole or not at all (temporary file in the same folder,
+   fsync, rename, fsync of the folder), mode 0600. Reading stops with an error at HF_RECORD_SIZE_MAX. Messages name the path. */
 HF_PUBLIC gboolean hf_record_write_file (const HfRecord *record, const char *path, GError **error);
 HF_PUBLIC HfRecord *hf_record_read_file (const char *path, GError **error);
 

@@ -11,8 +11,8 @@
  * its deadline.
  *
  * Errors: a GError means that the LU gave no usable answer (it could not be opened, the link was lost, the deadline passed, the
- * answer was malformed). What the LU itself answers, RESERVATION CONFLICT and CHECK CONDITION included, is never a GError: it is a
- * HfScsiResult.
+ * answer was malformed). What the LU itself answers, RESERVATION CONFLICT and CHECK CONDITION included, is never a GError: it is
+ * a HfScsiResult.
  *
  * Source: SAM-5 (status codes), SPC-4 (sense data 4.5, VPD pages 7.8, TransportID 7.6.4).
  */
@@ -60,8 +60,8 @@ typedef enum { HF_SCSI_NO_DATA, HF_SCSI_FROM_DEVICE, HF_SCSI_TO_DEVICE } HfScsiD
 
 typedef enum {
   HF_SCSI_PLAIN = 0,
-  /* Repeat the command after UNIT ATTENTION, BUSY and TASK SET FULL, until it gets another answer or the deadline has passed; then
-     the last answer counts. Every unit attention that was seen stands in the result. */
+  /* Repeat the command after UNIT ATTENTION, BUSY and TASK SET FULL, until it gets another answer or the deadline has passed;
+     then the last answer counts. Every unit attention that was seen stands in the result. */
   HF_SCSI_RETRY = 1 << 0
 } HfScsiFlags;
 
@@ -82,10 +82,10 @@ typedef struct {
   guint8 status;       /* HfSamStatus */
   guint8 sense_length; /* bytes valid in sense; 0 without CHECK CONDITION */
   guint8 sense[HF_SCSI_SENSE_MAX];
-  guint32 transferred; /* data_length - residual */
-  guint32 residual;    /* bytes of the buffer that were not transferred; never more than data_length */
-  guint attempts;      /* commands really sent: 1, or more with HF_SCSI_RETRY */
-  guint n_unit_attentions; /* seen in all attempts; the first HF_SCSI_UA_MAX stand in unit_attentions */
+  guint32 transferred;                     /* data_length - residual */
+  guint32 residual;                        /* bytes of the buffer that were not transferred; never more than data_length */
+  guint attempts;                          /* commands really sent: 1, or more with HF_SCSI_RETRY */
+  guint n_unit_attentions;                 /* seen in all attempts; the first HF_SCSI_UA_MAX stand in unit_attentions */
   guint16 unit_attentions[HF_SCSI_UA_MAX]; /* ASC << 8 | ASCQ */
 } HfScsiResult;
 
@@ -95,7 +95,8 @@ HF_PUBLIC gboolean hf_scsi_result_get_sense (const HfScsiResult *result, guint8 
 /* "RESERVATION CONFLICT", "CHECK CONDITION 6/2a05 (Registrations preempted)". Free with g_free. */
 HF_PUBLIC char *hf_scsi_result_to_string (const HfScsiResult *result);
 
-/* The exit code that sg3_utils gives for this answer (sg3_utils(8), "EXIT STATUS"): 0 for GOOD, 24 for RESERVATION CONFLICT ... */
+/* The exit code that sg3_utils gives for this answer (sg3_utils(8), "EXIT STATUS"): 0 for GOOD, 24 for RESERVATION CONFLICT ...
+ */
 HF_PUBLIC int hf_scsi_result_to_exit_code (const HfScsiResult *result);
 
 /* The same for a GError of HF_SCSI_ERROR: 33 timeout, 15 file error, 97 malformed, 99 other. */
@@ -119,11 +120,12 @@ typedef struct {
 typedef enum { HF_NEXUS_DIFFERENT, HF_NEXUS_SAME, HF_NEXUS_UNKNOWN } HfNexusMatch;
 
 /* Same initiator port and same target port. iSCSI names are compared without case; a name without ISID against the same name with
-   one, and a port that one side does not know, count as the same; an unknown TransportID on either side gives HF_NEXUS_UNKNOWN. */
+   one, and a port that one side does not know, count as the same; an unknown TransportID on either side gives HF_NEXUS_UNKNOWN.
+ */
 HF_PUBLIC HfNexusMatch hf_nexus_compare (const HfNexus *a, const HfNexus *b);
 
-/* "iscsi:iqn.2026-11.org.example:a,i,0x00023d000001", "sas:5001405000000000", "fc:2100...", "unknown"; with ",port N" behind it if
-   the relative target port is known. Free with g_free. */
+/* "iscsi:iqn.2026-11.org.example:a,i,0x00023d000001", "sas:5001405000000000", "fc:2100...", "unknown"; with ",port N" behind it
+   if the relative target port is known. Free with g_free. */
 HF_PUBLIC char *hf_nexus_to_string (const HfNexus *nexus);
 
 /* Build a TransportID: protocol identifiers 5, 6 and 0 of SPC-4 7.6.4. has_isid FALSE gives format 00b (name only).
@@ -148,8 +150,9 @@ typedef struct {
 /* Who an LU is. Plain data: copy it with =, nothing to free. */
 typedef struct {
   guint n_designators;
-  HfDesignator designators[HF_DESIGNATORS_MAX]; /* the strongest first: NAA, EUI-64, UUID, SCSI name, T10 vendor ID, vendor specific */
-  char serial[HF_DESIGNATOR_MAX + 1];           /* VPD page 80h, blanks cut off, UTF-8; "" if not asked for or not there */
+  HfDesignator
+      designators[HF_DESIGNATORS_MAX]; /* the strongest first: NAA, EUI-64, UUID, SCSI name, T10 vendor ID, vendor specific */
+  char serial[HF_DESIGNATOR_MAX + 1];  /* VPD page 80h, blanks cut off, UTF-8; "" if not asked for or not there */
 } HfLuIdentity;
 
 /* TRUE if both are the same LU: of the strongest designator type that both have, one designator is equal. With no designator type
@@ -163,8 +166,8 @@ HF_PUBLIC char *hf_lu_identity_to_string (const HfLuIdentity *identity);
 /* Decode VPD pages 83h and 80h of length bytes, header included, into ret. FALSE with HF_SCSI_ERROR_ANSWER if it is malformed, or
    HF_SCSI_ERROR_IDENTITY if page 83h has no designator of the LU. ret_relative_target_port may be NULL; 0 if the page has none.
    Pure: any bytes may be passed. */
-HF_PUBLIC gboolean hf_lu_identity_parse_83 (const guint8 *page, gsize length, HfLuIdentity *ret, guint16 *ret_relative_target_port,
-                                            GError **error);
+HF_PUBLIC gboolean hf_lu_identity_parse_83 (const guint8 *page, gsize length, HfLuIdentity *ret,
+                                            guint16 *ret_relative_target_port, GError **error);
 HF_PUBLIC gboolean hf_lu_identity_parse_80 (const guint8 *page, gsize length, HfLuIdentity *ret, GError **error);
 
 /* ---- LU ---- */
@@ -191,12 +194,12 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfLu, hf_lu_free)
 /* The address without the password. Valid as long as lu. */
 HF_PUBLIC const char *hf_lu_get_address (HfLu *lu);
 
-/* Who the LU is: INQUIRY 83h at the first call (and 80h if 83h had nothing), then from memory. Valid as long as lu. NULL on error.
-   The first call also completes the relative target port in hf_lu_get_nexus. */
+/* Who the LU is: INQUIRY 83h at the first call (and 80h if 83h had nothing), then from memory. Valid as long as lu. NULL on
+   error. The first call also completes the relative target port in hf_lu_get_nexus. */
 HF_PUBLIC const HfLuIdentity *hf_lu_get_identity (HfLu *lu, GError **error);
 
-/* Our own nexus as far as it is known: iSCSI from name and ISID; SG_IO from sysfs (FC, SAS, kernel iSCSI) and configfs (tcm_loop).
-   Never NULL; transport_id.length 0 if unknown. Valid as long as lu. */
+/* Our own nexus as far as it is known: iSCSI from name and ISID; SG_IO from sysfs (FC, SAS, kernel iSCSI) and configfs
+   (tcm_loop). Never NULL; transport_id.length 0 if unknown. Valid as long as lu. */
 HF_PUBLIC const HfNexus *hf_lu_get_nexus (HfLu *lu);
 
 /* Commands sent since open, INQUIRYs and repetitions included. */
@@ -206,8 +209,9 @@ HF_PUBLIC guint hf_lu_get_commands (HfLu *lu);
    have been executed. After a lost link the next call logs in again with the same initiator name and ISID. */
 HF_PUBLIC gboolean hf_lu_execute (HfLu *lu, const HfScsiCommand *command, HfScsiResult *ret_result, GError **error);
 
-/* A block node of this machine whose LU has the identity, or NULL with HF_SCSI_ERROR_NOT_FOUND. Reads sysfs only: open the node and
-   ask hf_lu_get_identity before acting on it. Nodes of one LU are returned as a NULL-terminated array. Free with g_strfreev. */
+/* A block node of this machine whose LU has the identity, or NULL with HF_SCSI_ERROR_NOT_FOUND. Reads sysfs only: open the node
+   and ask hf_lu_get_identity before acting on it. Nodes of one LU are returned as a NULL-terminated array. Free with g_strfreev.
+ */
 HF_PUBLIC char **hf_lu_find_devices (const HfLuIdentity *identity, GError **error);
 
 G_END_DECLS

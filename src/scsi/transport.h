@@ -15,10 +15,11 @@ typedef struct _HfTransport HfTransport;
 typedef struct {
   const char *name; /* "sgio", "iscsi", "model" */
 
-  /* Sends command once. deadline: g_get_monotonic_time scale, absolute. TRUE: ret_result has status, sense, transferred and residual,
-     as the device gave them, and nothing else was touched. FALSE: HF_SCSI_ERROR_LINK, _TIMEOUT or _ANSWER. Must return by the
-     deadline, whatever the device does. Logs in again first if the link was lost. Never NULL. */
-  gboolean (*execute) (HfTransport *transport, const HfScsiCommand *command, gint64 deadline, HfScsiResult *ret_result, GError **error);
+  /* Sends command once. deadline: g_get_monotonic_time scale, absolute. TRUE: ret_result has status, sense, transferred and
+     residual, as the device gave them, and nothing else was touched. FALSE: HF_SCSI_ERROR_LINK, _TIMEOUT or _ANSWER. Must return
+     by the deadline, whatever the device does. Logs in again first if the link was lost. Never NULL. */
+  gboolean (*execute) (HfTransport *transport, const HfScsiCommand *command, gint64 deadline, HfScsiResult *ret_result,
+                       GError **error);
 
   /* Drop the link as if it had been cut: the next execute starts a new one. For injected faults. NULL: nothing to drop. */
   void (*drop_link) (HfTransport *transport);
