@@ -4,8 +4,8 @@
  *
  * Owns: nothing. Thread: any; every function is pure.
  *
- * Theory of operation: the status decides, never the request alone. GOOD: the rule of the service action is applied (SPC-4 5.9,
- * one function each, in a table). RESERVATION CONFLICT: the target did nothing, so nothing is learnt. Anything else, and no
+ * Theory of operation: the status decides, never the request alone. GOOD: the rule of the service action is applied (one
+ * function each, in a table). RESERVATION CONFLICT: the target did nothing, so nothing is learnt. Anything else, and no
  * answer at all: the command may have been executed (a target may report an error for a REGISTER that it has executed), so the
  * state is uncertain until somebody reads the LU.
  *
@@ -94,7 +94,7 @@ learn_clear (HfPrState *state, const HfPrOut *command)
 
 /* Only a holder of types 1, 3, 5, 6 that removes another key knows what it has afterwards: the same. Else: SERVICE ACTION
    RESERVATION KEY 0 or the guest's own may remove the guest, and without the reservation it may have become the holder
-   (SPC-4 5.9.11.4). */
+   (SPC-4, Preempting). */
 static void
 learn_preempt (HfPrState *state, const HfPrOut *command)
 {
@@ -231,7 +231,7 @@ hf_pr_state_resolve (HfPrState *state, const HfPrObservation *observation, const
   state->key = found.key;
   if (found.by_nexus)
     state->all_tg_pt = found.all_tg_pt;
-  /* With types 7 and 8 every registrant holds (SPC-4 5.9.10); READ RESERVATION shows key 0 and targets differ in R_HOLDER. */
+  /* With types 7 and 8 every registrant holds (SPC-4 6.15.3.4); READ RESERVATION shows key 0 and targets differ in R_HOLDER. */
   release (state);
   if (observation->reserved && (found.holder || hf_pr_type_is_all_registrants (observation->type))) {
     state->type = observation->type;
