@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The program holdfast. Owns: the words before the verb. Thread: main.
+ *
+ * Theory of operation: options that stand before the verb are defaults for it; everything else is the verb's (run.c).
+ */
+#include "config.h"
+
+#include "base/fail.h"
+#include "cli/cli.h"
+
+#include <locale.h>
+#include <stdio.h>
+
+static char *
+describe_verbs (void)
+{
+  GString *text = g_string_new ("Verbs:\n");
+
+  for (const HfVerb *verb = hf_verbs; verb->name; verb++)
+    g_string_append_printf (text, "  %-10s %s\n", verb->name, verb->summary);
+  g_string_append (text, "\nAn LU is a block or sg node, or iscsi://[user[%password]@]host[:port]/target-iqn/lun .\n"
+                         "holdfast VERB --help says more, and so do the manual pages holdfast(1) and holdfast-VERB(1).");
+  return g_string_free (text, FALSE);
+}
+
+static int
+fail (const GError *error)
+{
+  g_autofree char *message = hf_printable (error->message);
+
+  fprintf (stderr, "holdfast: %s\nholdfast: try: holdfast --help\n", message);
+  return HF_EXIT_USAGE;
+}
+
+int
+main (int argc, char **argv)
+{
+  g_autofree char *verbs = describe_verbs ();
+  const HfOptionSpec spec = { "VERB ...", "SCSI persistent reservations that follow a virtual machine.", verbs, NULL, TRUE };
+  HfOptions options = { 0 };
+  g_autoptr (HfSession) session = hf_session_new ();
+  g_autoptr (GString) text = g_string_new (NULL);
+  g_autoptr (GError) error = NULL;
+  g_auto (GStrv) rest = NULL;
+  int result;
+
+  setlocale (LC_ALL, "");
+  g_set_prgname ("holdfast");
+  if (argc < 1 || !hf_fail_init (&error))
+    return error ? fail (error) : HF_EXIT_USAGE;
+
+  switch (hf_options_parse (&options, &spec, argv, text, &rest, &error)) {
+  case HF_PARSE_DONE:
+    fputs (text->str, stdout);
+    result = HF_EXIT_OK;
+    break;
+  case HF_PARSE_OK:
+    if (rest[0]) {
+      result = hf_run_verb (session, &options, FALSE, rest);
+      break;
+    }
+    hf_usage_error (&error, "a verb is missing");
+    G_GNUC_FALLTHROUGH;
+  case HF_PARSE_ERROR:
+  default:
+    result = fail (error);
+  }
+  hf_options_clear (&options);
+  return result;
+}

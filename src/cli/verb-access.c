@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * holdfast access LU: may this nexus read, may it write? Owns: this verb. Thread: main.
+ *
+ * Theory of operation: a reservation shows itself in data commands only, so one READ(10) of block 0 is sent, and if asked for a
+ * WRITE(10) of the block just read. Both are repeated after a unit attention, which says nothing about access. Under types 3 and
+ * 6 the read may conflict, and then there is nothing to write back: --write-zeros writes regardless and is for scratch LUs only.
+ */
+#include "config.h"
+
+#include "cli/cli.h"
+
+/* SBC-3 5.15, 5.8, 5.33 */
+#define OPERATION_READ_CAPACITY_10 0x25
+#define OPERATION_READ_10 0x28
+#define OPERATION_WRITE_10 0x2a
+/* No disk has larger blocks. */
+#define BLOCK_SIZE_MAX 65536
+
+static gboolean
+send_command (HfLu *lu, guint8 operation, HfScsiDirection direction, void *data, guint32 length, const char *step,
+              HfScsiResult *ret, GError **error)
+{
+  HfScsiCommand command = {
+    .cdb = { operation },
+    .cdb_length = 10,
+    .direction = direction,
+    .data = data,
+    .data_length = length,
+    .flags = HF_SCSI_RETRY,
+    .step = step,
+  };
+  if (operation != OPERATION_READ_CAPACITY_10)
+    command.cdb[8] = 1; /* TRANSFER LENGTH: one block, LOGICAL BLOCK ADDRESS 0 */
+  if (hf_lu_execute (lu, &command, ret, error))
+    return TRUE;
+  g_prefix_error (error, "%s: %s: ", hf_lu_get_address (lu), step);
+  return FALSE;
+}
+
+/* TRUE with *ret 0: the LU answered something else than GOOD, which stands in result. */
+static gboolean
+read_block_size (HfLu *lu, guint32 *ret, HfScsiResult *result, GError **error)
+{
+  guint8 data[8] = { 0 };
+  guint32 size;
+
+  *ret = 0;
+  if (!send_command (lu, OPERATION_READ_CAPACITY_10, HF_SCSI_FROM_DEVICE, data, sizeof data, "capacity", result, error))
+    return FALSE;
+  if (result->status != HF_SAM_GOOD)
+    return TRUE;
+  size = (guint32)data[4] << 24 | (guint32)data[5] << 16 | (guint32)data[6] << 8 | data[7];
+  if (result->transferred < sizeof data || size == 0 || size > BLOCK_SIZE_MAX) {
+    g_set_error (error, HF_SCSI_ERROR, HF_SCSI_ERROR_ANSWER, "%s: capacity: a block size of %u bytes", hf_lu_get_address (lu),
+                 size);
+    return FALSE;
+  }
+  *ret = size;
+  return TRUE;
+}
+
+static void
+report (HfRun *run, const char *name, const HfScsiResult *result)
+{
+  g_autofree char *status = result ? hf_scsi_result_to_string (result) : NULL;
+
+  hf_json_set_string (run->object, name, status);
+  if (!status)
+    return;
+  g_string_append_printf (run->text, "%s: %s\n", name, status);
+  /* A conflict is what was asked about; the first other answer is the news if there is none. */
+  if (result->status == HF_SAM_RESERVATION_CONFLICT)
+    run->result = HF_EXIT_CONFLICT;
+  else if (run->result == HF_EXIT_OK)
+    run->result = hf_scsi_result_to_exit_code (result);
+}
+
+static gboolean
+try_access (HfRun *run, HfLu *lu, gboolean write, gboolean zeros, GError **error)
+{
+  HfScsiResult capacity = { 0 }, read = { 0 }, written = { 0 };
+  g_autofree guint8 *block = NULL, *zero = NULL;
+  guint32 size;
+
+  hf_json_set_string (run->object, "device", hf_lu_get_address (lu));
+  if (!read_block_size (lu, &size, &capacity, error))
+    return FALSE;
+  if (size == 0) {
+    report (run, "capacity", &capacity);
+    return TRUE;
+  }
+  block = g_malloc0 (size);
+  zero = g_malloc0 (size);
+  if (!send_command (lu, OPERATION_READ_10, HF_SCSI_FROM_DEVICE, block, size, "read", &read, error))
+    return FALSE;
+  report (run, "read", &read);
+  /* A short read must not become a damaged block. */
+  if (!zeros && (!write || read.status != HF_SAM_GOOD || read.transferred != size)) {
+    report (run, "write", NULL);
+    return TRUE;
+  }
+  if (!send_command (lu, OPERATION_WRITE_10, HF_SCSI_TO_DEVICE, zeros ? zero : block, size, "write", &written, error))
+    return FALSE;
+  report (run, "write", &written);
+  return TRUE;
+}
+
+gboolean
+hf_verb_access (HfRun *run, char **argv, GError **error)
+{
+  gboolean write = FALSE, zeros = FALSE;
+  const GOptionEntry entries[] = {
+    { "write", 0, 0, G_OPTION_ARG_NONE, &write, "Write block 0 back as it was read: scratch LUs only", NULL },
+    { "write-zeros", 0, 0, G_OPTION_ARG_NONE, &zeros, "Write zeros to block 0, whatever the read said: scratch LUs only", NULL },
+    { NULL },
+  };
+  const HfOptionSpec spec = { "access LU",
+                              "Try what the reservation lets this nexus do: one read of block 0, and a write if asked for.", NULL,
+                              entries, FALSE };
+  g_auto (GStrv) addresses = NULL;
+  HfLu *lu;
+
+  if (!hf_run_parse (run, &spec, argv, &addresses, error))
+    return FALSE;
+  if (!addresses[0] || addresses[1])
+    return hf_usage_error (error, "access needs one LU");
+  if (write && zeros)
+    return hf_usage_error (error, "--write and --write-zeros exclude each other");
+  lu = hf_session_open (run->session, &run->options, addresses[0], error);
+  if (!lu)
+    return FALSE;
+  return try_access (run, lu, write, zeros, error);
+}
