@@ -9,7 +9,7 @@
  * prepare. Nothing is committed before everything is prepared and every verdict accepted.
  *
  *   HfMove *move = hf_move_new (record, &options, &error);
- *   hf_move_add_lu (move, lu, &error);            for each LU of the record, several times for several paths
+ *   hf_move_add_lus (move, lus, n_lus, &error);   all LUs of the record, several times for several paths
  *   hf_move_prepare (move) && hf_move_commit (move);
  *   for (guint i = 0; i < hf_move_get_n_units (move); i++) hf_move_get_unit (move, i)->verdict ...
  *
@@ -100,19 +100,20 @@ typedef struct {
 
 typedef struct _HfMove HfMove;
 
-/* record must outlive the move. Reads the journal; NULL with HF_PR_ERROR_JOURNAL if it is damaged or another move of this record
-   runs. Free with hf_move_free. */
+/* record must outlive the move. Reads the journal; NULL with HF_PR_ERROR_JOURNAL if it is damaged. Free with hf_move_free. */
 HF_PUBLIC HfMove *hf_move_new (const HfRecord *record, const HfMoveOptions *options, GError **error);
 HF_PUBLIC void hf_move_free (HfMove *move);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfMove, hf_move_free)
 
-/* Adds one nexus of this host; lu must outlive the move. FALSE if its identity cannot be read or is not in the record. */
-HF_PUBLIC gboolean hf_move_add_lu (HfMove *move, HfLu *lu, GError **error);
+/* Adds nexuses of this host, in the order given; they must outlive the move. Their identities are read in parallel. FALSE, and
+   nothing added, if one cannot be read (HF_SCSI_ERROR) or is not in the record (HF_RECORD_ERROR_LU). */
+HF_PUBLIC gboolean hf_move_add_lus (HfMove *move, HfLu *const *lus, guint n_lus, GError **error);
 
 /* Reads only. TRUE if load would go through. Units of the record without a LU get HF_VERDICT_ERROR. */
 HF_PUBLIC gboolean hf_move_check (HfMove *move);
 
-/* Observes and registers. TRUE: every unit is accepted; else what was registered here was taken back. */
+/* Observes and registers. TRUE: every unit is accepted; else what was registered here was taken back. The journal is locked from
+   here to hf_move_free: a second move of the record on this host ends in HF_VERDICT_ERROR. */
 HF_PUBLIC gboolean hf_move_prepare (HfMove *move);
 
 /* Takes over. Only after a prepare that returned TRUE. TRUE: every unit is in its final state; else the units tell which are. */

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * One LU of a move: asks pr-plan what to do, does it on the LU's nexuses, looks, asks again. Every PERSISTENT RESERVE OUT stands
+ * in the journal before it is sent.
+ *
+ * Thread: one at a time; different units in parallel. Functions block until the unit's deadline at the longest.
+ */
+
+#include "pr/journal.h"
+#include "pr/pr-plan.h"
+
+typedef struct _HfUnit HfUnit;
+
+/* What all units of a move share. Outlives them. */
+typedef struct {
+  HfMoveOptions options;
+  HfJournal *journal; /* NULL: none is kept. May be replaced between calls */
+} HfUnitShared;
+
+/* saved outlives the unit. */
+HfUnit *hf_unit_new (const HfPrSaved *saved, const HfUnitShared *shared);
+void hf_unit_free (HfUnit *unit);
+
+/* Adds a nexus; lu outlives the unit. FALSE if there are HF_PR_NEXUSES_MAX already. */
+gboolean hf_unit_add_lu (HfUnit *unit, HfLu *lu);
+
+/* The result so far; valid as long as unit, changed by the calls below. */
+HfMoveUnit *hf_unit_get_result (HfUnit *unit);
+
+/* Each starts a deadline of its own. The outcome is in the result; `accepted` says whether the move may go on. */
+void hf_unit_check (HfUnit *unit);
+void hf_unit_prepare (HfUnit *unit);
+void hf_unit_commit (HfUnit *unit);
+void hf_unit_abort (HfUnit *unit);
+void hf_unit_release (HfUnit *unit);
+
+/* The journal may forget this unit: nothing of ours waits for a rerun. */
+gboolean hf_unit_is_settled (HfUnit *unit);
+
+HfOwner hf_unit_get_owner (HfUnit *unit, const HfPrObservation *observation, guint index);
+
+/* Every step name that HOLDFAST_FAIL knows from a move, NULL at the end. */
+extern const char *const hf_unit_steps[];

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * A move: all LUs of one record, in two phases. Thread: that of the caller; each phase runs the units on workers of its own and
+ * waits.
+ *
+ * Theory of operation. The units know nothing of each other. What ties them together is here: a phase starts only when the one
+ * before it ended well on every LU, so nothing is committed before everything is prepared, and one journal file tells a rerun
+ * about all of them.
+ */
+
+#include <holdfast/move.h>
+
+#include "pr/journal.h"
+#include "pr/pr-unit.h"
+
+#define WORKERS_MAX 64 /* LUs wait for their targets, not for a processor */
+
+struct _HfMove {
+  const HfRecord *record;
+  HfUnitShared shared;
+  char *journal_dir;
+  HfUnit **units; /* one for each of the record's */
+  gboolean prepared;
+};
+
+/* Destination and source may be the same machine with the same state directory: their journals are two. */
+static char *
+find_journal_dir (const HfMoveOptions *options)
+{
+  if (options->state_dir == NULL)
+    return NULL;
+  return g_build_filename (options->state_dir, options->role == HF_ROLE_SOURCE ? "source" : "destination", NULL);
+}
+
+static gboolean
+open_journal (HfMove *move, gboolean write, GError **error)
+{
+  g_clear_pointer (&move->shared.journal, hf_journal_free);
+  if (move->journal_dir == NULL)
+    return TRUE;
+  move->shared.journal = hf_journal_open (move->journal_dir, move->record->id, write, error);
+  return move->shared.journal != NULL;
+}
+
+HfMove *
+hf_move_new (const HfRecord *record, const HfMoveOptions *options, GError **error)
+{
+  g_autoptr (HfMove) move = g_new0 (HfMove, 1);
+  move->record = record;
+  move->shared.options = *options;
+  move->shared.options.state_dir = NULL;
+  move->journal_dir = find_journal_dir (options);
+  move->units = g_new0 (HfUnit *, record->n_units);
+  for (guint i = 0; i < record->n_units; i++)
+    move->units[i] = hf_unit_new (&record->units[i], &move->shared);
+  if (!open_journal (move, FALSE, error))
+    return NULL;
+  return g_steal_pointer (&move);
+}
+
+void
+hf_move_free (HfMove *move)
+{
+  if (move == NULL)
+    return;
+  for (guint i = 0; i < move->record->n_units; i++)
+    hf_unit_free (move->units[i]);
+  g_free (move->units);
+  hf_journal_free (move->shared.journal);
+  g_free (move->journal_dir);
+  g_free (move);
+}
+
+/* ---- in parallel ---- */
+
+typedef struct {
+  void (*work) (gpointer item);
+} Job;
+
+static void
+work (gpointer item, gpointer data)
+{
+  const Job *job = data;
+  job->work (item);
+}
+
+/* Calls function for each of the n items, on workers, and returns when all are done. */
+static void
+for_each (gpointer *items, guint n, void (*function) (gpointer item))
+{
+  Job job = { function };
+  if (n < 2) {
+    for (guint i = 0; i < n; i++)
+      function (items[i]);
+    return;
+  }
+  GThreadPool *pool = g_thread_pool_new (work, &job, MIN (n, WORKERS_MAX), FALSE, NULL);
+  for (guint i = 0; i < n; i++)
+    g_thread_pool_push (pool, items[i], NULL);
+  g_thread_pool_free (pool, FALSE, TRUE);
+}
+
+static void
+for_each_unit (HfMove *move, void (*function) (HfUnit *unit))
+{
+  for_each ((gpointer *)move->units, move->record->n_units, (void (*) (gpointer))function);
+}
+
+/* ---- LUs ---- */
+
+typedef struct {
+  HfLu *lu;
+  const HfLuIdentity *identity;
+  GError *error;
+} Identification;
+
+static void
+identify (gpointer item)
+{
+  Identification *it = item;
+  it->identity = hf_lu_get_identity (it->lu, &it->error);
+}
+
+/* The unit of the record, by identity and not by path. */
+static HfUnit *
+find_unit (HfMove *move, const Identification *it, GError **error)
+{
+  const HfPrSaved *saved = hf_record_find (move->record, it->identity, error);
+  if (saved == NULL) {
+    g_prefix_error (error, "%s: ", hf_lu_get_address (it->lu));
+    return NULL;
+  }
+  return move->units[saved - move->record->units];
+}
+
+static gboolean
+add_identified (HfMove *move, Identification *all, guint n, GError **error)
+{
+  g_autofree HfUnit **found = g_new0 (HfUnit *, n);
+  for (guint i = 0; i < n; i++) {
+    if (all[i].error != NULL) {
+      g_propagate_error (error, g_steal_pointer (&all[i].error));
+      return FALSE;
+    }
+    found[i] = find_unit (move, &all[i], error);
+    if (found[i] == NULL)
+      return FALSE;
+  }
+  for (guint i = 0; i < n; i++)
+    if (!hf_unit_add_lu (found[i], all[i].lu)) {
+      g_set_error (error, HF_RECORD_ERROR, HF_RECORD_ERROR_LU, "%s: more than %u nexuses to one LU",
+                   hf_lu_get_address (all[i].lu), HF_PR_NEXUSES_MAX);
+      return FALSE;
+    }
+  return TRUE;
+}
+
+gboolean
+hf_move_add_lus (HfMove *move, HfLu *const *lus, guint n_lus, GError **error)
+{
+  g_autofree Identification *all = g_new0 (Identification, n_lus);
+  g_autofree gpointer *items = g_new0 (gpointer, n_lus);
+  for (guint i = 0; i < n_lus; i++) {
+    all[i].lu = lus[i];
+    items[i] = &all[i];
+  }
+  for_each (items, n_lus, identify);
+  gboolean done = add_identified (move, all, n_lus, error);
+  for (guint i = 0; i < n_lus; i++)
+    g_clear_error (&all[i].error);
+  return done;
+}
+
+/* ---- phases ---- */
+
+static gboolean
+all_accepted (HfMove *move)
+{
+  for (guint i = 0; i < move->record->n_units; i++)
+    if (!hf_unit_get_result (move->units[i])->accepted)
+      return FALSE;
+  return TRUE;
+}
+
+static void
+fail_all (HfMove *move, const GError *error)
+{
+  for (guint i = 0; i < move->record->n_units; i++) {
+    HfMoveUnit *unit = hf_unit_get_result (move->units[i]);
+    unit->verdict = HF_VERDICT_ERROR;
+    unit->accepted = FALSE;
+    hf_unit_error_clear (&unit->error);
+    unit->error = (HfUnitError){ .step = g_strdup ("journal"), .text = g_strdup (error->message), .exit_code = 99 };
+  }
+}
+
+/* The file stays as long as one LU still needs it. A file that cannot be removed is found again and tells nothing new. */
+static void
+close_journal (HfMove *move)
+{
+  g_autoptr (GError) error = NULL;
+  if (move->shared.journal == NULL)
+    return;
+  for (guint i = 0; i < move->record->n_units; i++)
+    if (!hf_unit_is_settled (move->units[i]))
+      return;
+  if (!hf_journal_remove (move->shared.journal, &error))
+    g_warning ("%s", error->message);
+}
+
+/* For writing, before the first command. FALSE: every unit says why. */
+static gboolean
+start_journal (HfMove *move)
+{
+  g_autoptr (GError) error = NULL;
+  if (open_journal (move, TRUE, &error))
+    return TRUE;
+  fail_all (move, error);
+  return FALSE;
+}
+
+gboolean
+hf_move_check (HfMove *move)
+{
+  for_each_unit (move, hf_unit_check);
+  return all_accepted (move);
+}
+
+static void
+set_backed_out (HfMove *move)
+{
+  for (guint i = 0; i < move->record->n_units; i++) {
+    HfMoveUnit *unit = hf_unit_get_result (move->units[i]);
+    if (!unit->accepted)
+      continue;
+    unit->accepted = FALSE;
+    if (unit->note == NULL)
+      unit->note = g_strdup ("not done, because another LU was not accepted");
+  }
+}
+
+gboolean
+hf_move_prepare (HfMove *move)
+{
+  if (!start_journal (move))
+    return FALSE;
+  for_each_unit (move, hf_unit_prepare);
+  move->prepared = all_accepted (move);
+  if (move->prepared)
+    return TRUE;
+  for_each_unit (move, hf_unit_abort);
+  set_backed_out (move);
+  close_journal (move);
+  return FALSE;
+}
+
+gboolean
+hf_move_commit (HfMove *move)
+{
+  if (!move->prepared)
+    return FALSE;
+  move->prepared = FALSE;
+  for_each_unit (move, hf_unit_commit);
+  close_journal (move);
+  return all_accepted (move);
+}
+
+gboolean
+hf_move_abort (HfMove *move)
+{
+  move->prepared = FALSE;
+  for_each_unit (move, hf_unit_abort);
+  close_journal (move);
+  for (guint i = 0; i < move->record->n_units; i++)
+    if (!hf_unit_is_settled (move->units[i]))
+      return FALSE;
+  return TRUE;
+}
+
+gboolean
+hf_move_release (HfMove *move)
+{
+  if (!start_journal (move))
+    return FALSE;
+  for_each_unit (move, hf_unit_release);
+  close_journal (move);
+  return all_accepted (move);
+}
+
+guint
+hf_move_get_n_units (HfMove *move)
+{
+  return move->record->n_units;
+}
+
+const HfMoveUnit *
+hf_move_get_unit (HfMove *move, guint index)
+{
+  return hf_unit_get_result (move->units[index]);
+}
+
+HfOwner
+hf_move_unit_get_owner (HfMove *move, guint unit, const HfPrObservation *observation, guint index)
+{
+  return hf_unit_get_owner (move->units[unit], observation, index);
+}
