@@ -40,6 +40,9 @@ gboolean hf_fail_set (const char *specification, GError **error);
    a malformed value with a warning. */
 gboolean hf_fail_init (GError **error);
 
+/* hf_fail_init, unless hf_fail_init or hf_fail_set was called before; a malformed value is ignored with a warning. */
+void hf_fail_init_once (void);
+
 /* The point WHEN-STEP was reached (when: "before" or "after"). Stop, kill and delay are done here and give HF_FAIL_NOTHING; the others
    are for the caller to act out. command: TRUE for a SCSI command, so that before-command matches. ret_argument (may be NULL): ASC and
    ASCQ, or an errno value. */

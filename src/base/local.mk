@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 libholdfast_core_la_SOURCES += src/base/file-sync.c src/base/file-sync.h
+libholdfast_core_la_SOURCES += \
+  src/base/deadline.h \
+  src/base/fail.c src/base/fail.h \
+  src/base/worker.c src/base/worker.h
