@@ -89,6 +89,7 @@ typedef struct {
   HfOptions options;
   gboolean in_batch;
   gboolean silent;    /* nothing goes to standard output: the verb wrote there itself (batch, a record) */
+  gboolean plain;     /* text is printed, --json or not */
   GString *text;      /* standard output without --json */
   JsonObject *object; /* standard output with --json; "version" and "result" are set outside */
   GString *warnings;  /* standard error: "holdfast: ..." lines */
@@ -119,6 +120,13 @@ gboolean hf_run_parse (HfRun *run, const HfOptionSpec *spec, char **argv, char *
 
 /* Adds the line "holdfast: ..." to what goes to standard error. */
 void hf_run_warn (HfRun *run, const char *format, ...) G_GNUC_PRINTF (2, 3);
+
+/* The same for a failure: names the object (an LU or its address), the step, and the answer with decoded sense, unless text does
+   already. result, text may be NULL. */
+void hf_run_fail (HfRun *run, const char *object, const char *step, const HfScsiResult *result, const char *text);
+
+/* The one command of a verb got no answer. Returns TRUE: the verb is over, and run says how. */
+gboolean hf_run_no_answer (HfRun *run, HfLu *lu, const char *step, const GError *error);
 
 #define HF_USAGE_ERROR (hf_usage_error_quark ())
 GQuark hf_usage_error_quark (void);

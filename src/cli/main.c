@@ -24,12 +24,24 @@ describe_verbs (void)
   return g_string_free (text, FALSE);
 }
 
+/* What is wrong before a verb was found. With --json it is a line too. */
 static int
-fail (const GError *error)
+fail (char *const *argv, const GError *error)
 {
   g_autofree char *message = hf_printable (error->message);
+  g_autofree char *line = NULL;
+  JsonObject *object;
 
   fprintf (stderr, "holdfast: %s\nholdfast: try: holdfast --help\n", message);
+  if (!g_strv_contains ((const char *const *)argv, "--json"))
+    return HF_EXIT_USAGE;
+  object = json_object_new ();
+  json_object_set_int_member (object, "version", 1);
+  json_object_set_int_member (object, "result", HF_EXIT_USAGE);
+  json_object_set_object_member (object, "error", hf_json_error (NULL, NULL, error->message));
+  line = hf_json_line (object);
+  json_object_unref (object);
+  fputs (line, stdout);
   return HF_EXIT_USAGE;
 }
 
@@ -48,7 +60,7 @@ main (int argc, char **argv)
   setlocale (LC_ALL, "");
   g_set_prgname ("holdfast");
   if (argc < 1 || !hf_fail_init (&error))
-    return error ? fail (error) : HF_EXIT_USAGE;
+    return error ? fail (argv, error) : HF_EXIT_USAGE;
 
   switch (hf_options_parse (&options, &spec, argv, text, &rest, &error)) {
   case HF_PARSE_DONE:
@@ -64,7 +76,7 @@ main (int argc, char **argv)
     G_GNUC_FALLTHROUGH;
   case HF_PARSE_ERROR:
   default:
-    result = fail (error);
+    result = fail (argv, error);
   }
   hf_options_clear (&options);
   return result;

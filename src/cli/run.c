@@ -116,7 +116,48 @@ hf_run_warn (HfRun *run, const char *format, ...)
 gboolean
 hf_run_parse (HfRun *run, const HfOptionSpec *spec, char **argv, char ***ret_rest, GError **error)
 {
-  return hf_options_parse (&run->options, spec, argv, run->text, ret_rest, error) == HF_PARSE_OK;
+  HfParse parse = hf_options_parse (&run->options, spec, argv, run->text, ret_rest, error);
+
+  /* Help is for people, whatever else was asked for; but who reads a batch's lines needs his line. */
+  run->plain = parse == HF_PARSE_DONE && !run->in_batch;
+  return parse == HF_PARSE_OK;
+}
+
+/* text has word as one of the parts that stand before a colon. */
+static gboolean
+names (const char *text, const char *word)
+{
+  g_autofree char *part = g_strconcat (word, ": ", NULL);
+
+  return strstr (text, part) != NULL;
+}
+
+void
+hf_run_fail (HfRun *run, const char *object, const char *step, const HfScsiResult *result, const char *text)
+{
+  g_autofree char *answer = result ? hf_scsi_result_to_string (result) : NULL;
+  const char *said = text ? text : "";
+  GString *line = g_string_new (NULL);
+
+  /* Each once: the library's messages name some of them, by where they come from. */
+  if (object && !names (said, object))
+    g_string_append_printf (line, "%s: ", object);
+  if (step && !names (said, step))
+    g_string_append_printf (line, "%s: ", step);
+  g_string_append (line, said);
+  if (answer && !strstr (said, answer))
+    g_string_append_printf (line, "%s%s", *said ? ": " : "", answer);
+  hf_run_warn (run, "%s", line->str);
+  g_string_free (line, TRUE);
+}
+
+gboolean
+hf_run_no_answer (HfRun *run, HfLu *lu, const char *step, const GError *error)
+{
+  run->result = hf_error_to_exit_code (error);
+  hf_run_fail (run, hf_lu_get_address (lu), step, NULL, error->message);
+  json_object_set_object_member (run->object, "error", hf_json_error (step, NULL, error->message));
+  return TRUE;
 }
 
 static const HfVerb *
@@ -172,7 +213,7 @@ hf_run_verb_to_strings (HfSession *session, const HfOptions *defaults, gboolean 
   if (run.silent)
     *ret_out = g_strdup ("");
   else
-    *ret_out = wants_json (&run, argv) ? hf_json_line (run.object) : g_strdup (run.text->str);
+    *ret_out = !run.plain && wants_json (&run, argv) ? hf_json_line (run.object) : g_strdup (run.text->str);
   *ret_err = g_string_free (run.warnings, FALSE);
   g_string_free (run.text, TRUE);
   json_object_unref (run.object);

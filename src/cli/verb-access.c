@@ -32,10 +32,7 @@ send_command (HfLu *lu, guint8 operation, HfScsiDirection direction, void *data,
   };
   if (operation != OPERATION_READ_CAPACITY_10)
     command.cdb[8] = 1; /* TRANSFER LENGTH: one block, LOGICAL BLOCK ADDRESS 0 */
-  if (hf_lu_execute (lu, &command, ret, error))
-    return TRUE;
-  g_prefix_error (error, "%s: %s: ", hf_lu_get_address (lu), step);
-  return FALSE;
+  return hf_lu_execute (lu, &command, ret, error);
 }
 
 /* TRUE with *ret 0: the LU answered something else than GOOD, which stands in result. */
@@ -77,31 +74,32 @@ report (HfRun *run, const char *name, const HfScsiResult *result)
 }
 
 static gboolean
-try_access (HfRun *run, HfLu *lu, gboolean write, gboolean zeros, GError **error)
+try_access (HfRun *run, HfLu *lu, gboolean write, gboolean zeros)
 {
   HfScsiResult capacity = { 0 }, read = { 0 }, written = { 0 };
+  g_autoptr (GError) error = NULL;
   g_autofree guint8 *block = NULL, *zero = NULL;
   guint32 size;
 
   hf_json_set_string (run->object, "device", hf_lu_get_address (lu));
-  if (!read_block_size (lu, &size, &capacity, error))
-    return FALSE;
+  if (!read_block_size (lu, &size, &capacity, &error))
+    return hf_run_no_answer (run, lu, "capacity", error);
   if (size == 0) {
     report (run, "capacity", &capacity);
     return TRUE;
   }
   block = g_malloc0 (size);
   zero = g_malloc0 (size);
-  if (!send_command (lu, OPERATION_READ_10, HF_SCSI_FROM_DEVICE, block, size, "read", &read, error))
-    return FALSE;
+  if (!send_command (lu, OPERATION_READ_10, HF_SCSI_FROM_DEVICE, block, size, "read", &read, &error))
+    return hf_run_no_answer (run, lu, "read", error);
   report (run, "read", &read);
   /* A short read must not become a damaged block. */
   if (!zeros && (!write || read.status != HF_SAM_GOOD || read.transferred != size)) {
     report (run, "write", NULL);
     return TRUE;
   }
-  if (!send_command (lu, OPERATION_WRITE_10, HF_SCSI_TO_DEVICE, zeros ? zero : block, size, "write", &written, error))
-    return FALSE;
+  if (!send_command (lu, OPERATION_WRITE_10, HF_SCSI_TO_DEVICE, zeros ? zero : block, size, "write", &written, &error))
+    return hf_run_no_answer (run, lu, "write", error);
   report (run, "write", &written);
   return TRUE;
 }
@@ -130,5 +128,5 @@ hf_verb_access (HfRun *run, char **argv, GError **error)
   lu = hf_session_open (run->session, &run->options, addresses[0], error);
   if (!lu)
     return FALSE;
-  return try_access (run, lu, write, zeros, error);
+  return try_access (run, lu, write, zeros);
 }

@@ -109,17 +109,15 @@ add_lus (HfRun *run, HfMove *move, const HfRecord *record, const MoveWords *word
   g_auto (GStrv) addresses = words->addresses[0] ? g_strdupv (words->addresses) : find_addresses (run, record);
   g_autoptr (GPtrArray) lus = NULL, errors = NULL;
 
-  if (!hf_session_open_all (run->session, &run->options, addresses, TRUE, &lus, &errors, error))
+  if (!hf_session_open_all (run->session, &run->options, addresses, FALSE, &lus, &errors, error))
     return FALSE;
   for (guint i = 0; i < lus->len; i++) {
     if (errors->pdata[i]) {
       g_propagate_error (error, g_error_copy (errors->pdata[i]));
       return FALSE;
     }
-    if (!hf_move_add_lu (move, lus->pdata[i], error))
-      return FALSE;
   }
-  return TRUE;
+  return hf_move_add_lus (move, (HfLu *const *)lus->pdata, lus->len, error);
 }
 
 /* ---- what came out ---- */
@@ -253,12 +251,8 @@ warn_of_unit (HfRun *run, const HfMoveUnit *unit)
     hf_run_warn (run, "warning: %s: %s: %s", unit->name, hf_verdict_to_string (unit->verdict), verdicts[unit->verdict].text);
   if (unit->note)
     hf_run_warn (run, "warning: %s: %s", unit->name, unit->note);
-  if (failure->step) {
-    g_autofree char *answer = failure->answered ? hf_scsi_result_to_string (&failure->result) : NULL;
-    gboolean repeats = answer && failure->text && strstr (failure->text, answer);
-    hf_run_warn (run, "%s: %s: %s%s%s", unit->name, failure->step, answer && !repeats ? answer : "",
-                 answer && !repeats ? ": " : "", failure->text ? failure->text : hf_verdict_to_string (unit->verdict));
-  }
+  if (failure->step)
+    hf_run_fail (run, unit->name, failure->step, failure->answered ? &failure->result : NULL, failure->text);
 }
 
 static void

@@ -283,34 +283,31 @@ set_lu_name (HfRun *run, HfLu *lu)
 static void
 report_result (HfRun *run, HfLu *lu, const SubVerb *sub_verb, const HfScsiResult *result)
 {
-  g_autofree char *text = hf_scsi_result_to_string (result);
-
   hf_json_set_result (run->object, result);
   hf_json_set_unit_attentions (run->object, result->unit_attentions, result->n_unit_attentions);
   run->result = hf_scsi_result_to_exit_code (result);
   if (result->status == HF_SAM_GOOD)
     return;
   g_string_truncate (run->text, 0);
-  hf_run_warn (run, "%s: %s: %s", hf_lu_get_address (lu), sub_verb->name, text);
+  hf_run_fail (run, hf_lu_get_address (lu), sub_verb->name, result, NULL);
 }
 
 static gboolean
-run_sub_verb (HfRun *run, HfLu *lu, const SubVerb *sub_verb, const HfPrOut *out, GError **error)
+run_sub_verb (HfRun *run, HfLu *lu, const SubVerb *sub_verb, const HfPrOut *out)
 {
   HfScsiResult result = { 0 };
+  g_autoptr (GError) error = NULL;
   gboolean sent;
 
   json_object_set_null_member (run->object, "lu"); /* its place in the line */
   hf_json_set_string (run->object, "device", hf_lu_get_address (lu));
   hf_json_set_string (run->object, "action", sub_verb->name);
   if (sub_verb->takes & IS_READ)
-    sent = send_read (run, lu, sub_verb, &result, error);
+    sent = send_read (run, lu, sub_verb, &result, &error);
   else
-    sent = hf_pr_send (lu, sub_verb->name, out, HF_SCSI_PLAIN, &result, error);
-  if (!sent) {
-    g_prefix_error (error, "%s: %s: ", hf_lu_get_address (lu), sub_verb->name);
-    return FALSE;
-  }
+    sent = hf_pr_send (lu, sub_verb->name, out, HF_SCSI_PLAIN, &result, &error);
+  if (!sent)
+    return hf_run_no_answer (run, lu, sub_verb->name, error);
   report_result (run, lu, sub_verb, &result);
   set_lu_name (run, lu);
   return TRUE;
@@ -333,5 +330,5 @@ hf_verb_pr (HfRun *run, char **argv, GError **error)
   lu = hf_session_open (run->session, &run->options, words.rest[1], error);
   if (!lu)
     return FALSE;
-  return run_sub_verb (run, lu, sub_verb, &out, error);
+  return run_sub_verb (run, lu, sub_verb, &out);
 }

@@ -83,11 +83,12 @@ show_failure (HfRun *run, JsonObject *object, HfLu *lu, const HfUnitError *failu
 {
   const HfScsiResult *result = failure && failure->answered ? &failure->result : NULL;
   const char *step = failure && failure->step ? failure->step : "save";
+  const char *text = failure && failure->text ? failure->text : error->message;
   int code = failure && failure->exit_code ? failure->exit_code : hf_error_to_exit_code (error);
 
   hf_json_set_string (object, "device", hf_lu_get_address (lu));
-  json_object_set_object_member (object, "error", hf_json_error (step, result, error->message));
-  hf_run_warn (run, "%s: %s: %s", hf_lu_get_address (lu), step, error->message);
+  json_object_set_object_member (object, "error", hf_json_error (step, result, text));
+  hf_run_fail (run, hf_lu_get_address (lu), step, result, text);
   run->result = hf_exit_code_combine (run->result, code);
 }
 

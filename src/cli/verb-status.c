@@ -32,11 +32,12 @@ report_error (HfRun *run, JsonObject *unit, const char *address, const HfUnitErr
 {
   const HfScsiResult *result = failure && failure->answered ? &failure->result : NULL;
   const char *step = failure && failure->step ? failure->step : "open";
+  const char *text = failure && failure->text ? failure->text : error->message;
   int code = failure && failure->exit_code ? failure->exit_code : hf_error_to_exit_code (error);
 
   json_object_set_null_member (unit, "state");
-  json_object_set_object_member (unit, "error", hf_json_error (step, result, error->message));
-  hf_run_warn (run, "%s: %s: %s", address, step, error->message);
+  json_object_set_object_member (unit, "error", hf_json_error (step, result, text));
+  hf_run_fail (run, address, step, result, text);
   run->result = hf_exit_code_combine (run->result, code);
 }
 
