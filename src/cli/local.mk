@@ -20,6 +20,6 @@ libholdfast_cli_la_SOURCES = \
   src/cli/verbs.c
 libholdfast_cli_la_LIBADD = libholdfast-core.la $(JSON_LIBS) $(GLIB_LIBS)
 
-EXTRA_PROGRAMS = holdfast
+bin_PROGRAMS += holdfast
 holdfast_SOURCES = src/cli/main.c
 holdfast_LDADD = libholdfast-cli.la $(GLIB_LIBS)

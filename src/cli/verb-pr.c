@@ -18,6 +18,9 @@
 #define ALLOCATION_FIRST 8192
 #define ALLOCATION_MAX 0xffff
 
+#define SENSE_UNIT_ATTENTION 6
+#define ASC_RESET 0x29 /* power on, reset, nexus loss */
+
 enum {
   TAKES_KEY = 1 << 0,
   NEEDS_KEY = 1 << 1,
@@ -293,21 +296,54 @@ report_result (HfRun *run, HfLu *lu, const SubVerb *sub_verb, const HfScsiResult
 }
 
 static gboolean
+send_sub_verb (HfRun *run, HfLu *lu, const SubVerb *sub_verb, const HfPrOut *out, HfScsiResult *result, GError **error)
+{
+  if (sub_verb->takes & IS_READ)
+    return send_read (run, lu, sub_verb, result, error);
+  return hf_pr_send (lu, sub_verb->name, out, HF_SCSI_PLAIN, result, error);
+}
+
+static gboolean
+is_reset_attention (const HfScsiResult *result)
+{
+  guint8 key;
+  guint16 asc_ascq;
+
+  return hf_scsi_result_get_sense (result, &key, &asc_ascq) && key == SENSE_UNIT_ATTENTION && asc_ascq >> 8 == ASC_RESET;
+}
+
+/* again: of the command's repetition, gets the unit attentions of first in front. */
+static void
+prepend_unit_attentions (const HfScsiResult *first, HfScsiResult *again)
+{
+  HfScsiResult sum = *again;
+
+  sum.n_unit_attentions = 0;
+  for (guint i = 0; i < first->n_unit_attentions && sum.n_unit_attentions < HF_SCSI_UA_MAX; i++)
+    sum.unit_attentions[sum.n_unit_attentions++] = first->unit_attentions[i];
+  for (guint i = 0; i < again->n_unit_attentions && sum.n_unit_attentions < HF_SCSI_UA_MAX; i++)
+    sum.unit_attentions[sum.n_unit_attentions++] = again->unit_attentions[i];
+  *again = sum;
+}
+
+static gboolean
 run_sub_verb (HfRun *run, HfLu *lu, const SubVerb *sub_verb, const HfPrOut *out)
 {
-  HfScsiResult result = { 0 };
+  gboolean is_new_login = hf_lu_get_commands (lu) == 0 && g_str_has_prefix (hf_lu_get_address (lu), "iscsi://");
+  HfScsiResult result = { 0 }, first = { 0 };
   g_autoptr (GError) error = NULL;
-  gboolean sent;
 
   json_object_set_null_member (run->object, "lu"); /* its place in the line */
   hf_json_set_string (run->object, "device", hf_lu_get_address (lu));
   hf_json_set_string (run->object, "action", sub_verb->name);
-  if (sub_verb->takes & IS_READ)
-    sent = send_read (run, lu, sub_verb, &result, &error);
-  else
-    sent = hf_pr_send (lu, sub_verb->name, out, HF_SCSI_PLAIN, &result, &error);
-  if (!sent)
+  if (!send_sub_verb (run, lu, sub_verb, out, &result, &error))
     return hf_run_no_answer (run, lu, sub_verb->name, error);
+  if (is_new_login && is_reset_attention (&result)) {
+    first = result;
+    if (!send_sub_verb (run, lu, sub_verb, out, &result, &error))
+      return hf_run_no_answer (run, lu, sub_verb->name, error);
+    prepend_unit_attentions (&first, &result);
+  }
   report_result (run, lu, sub_verb, &result);
   set_lu_name (run, lu);
   return TRUE;
