@@ -6,6 +6,7 @@
 # target_stop    ends the tgtd that target_start started, and no other; harmless without one
 #
 # tgtd obeys only root, so these two use sudo where the caller is not root.
+export PATH=$PATH:/usr/sbin:/sbin
 target_url='' target_pid='' target_dir='' target_control=''
 export target_url
 target_iqn=iqn.2026-11.org.holdfast:scratch
