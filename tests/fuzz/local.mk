@@ -1,1 +1,34 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# What parses bytes of others, under libFuzzer. A target NAME is tests/fuzz/fuzz-NAME.c and the seeds in tests/fuzz/seeds/NAME/. It is
+# built in two ways: with --enable-fuzzers (clang) against libFuzzer, run by tests/fuzz/run; else against replay.c, as a test of
+# `make check` that runs each seed once, so that what a fuzzer found once stays found.
+#
+# A new target is three lines:
+#   FUZZERS += tests/fuzz/fuzz-NAME
+#   tests_fuzz_fuzz_NAME_SOURCES = tests/fuzz/fuzz-NAME.c $(FUZZ_MAIN)
+#   tests_fuzz_fuzz_NAME_LDFLAGS = $(FUZZ_LINKFLAGS)
+FUZZERS =
+
+FUZZERS += tests/fuzz/fuzz-pr-wire
+tests_fuzz_fuzz_pr_wire_SOURCES = tests/fuzz/fuzz-pr-wire.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_pr_wire_LDFLAGS = $(FUZZ_LINKFLAGS)
+
+FUZZERS += tests/fuzz/fuzz-record
+tests_fuzz_fuzz_record_SOURCES = tests/fuzz/fuzz-record.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_record_LDFLAGS = $(FUZZ_LINKFLAGS)
+
+if ENABLE_FUZZERS
+# All of the tree counts its branches for libFuzzer; only the targets are linked with its main.
+AM_CFLAGS += -fsanitize=fuzzer-no-link
+FUZZ_MAIN = tests/fuzz/fuzz.h
+FUZZ_LINKFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+noinst_PROGRAMS += $(FUZZERS)
+else
+FUZZ_MAIN = tests/fuzz/fuzz.h tests/fuzz/replay.c
+FUZZ_LINKFLAGS = $(AM_LDFLAGS)
+check_PROGRAMS += $(FUZZERS)
+TESTS += $(FUZZERS)
+endif
+
+dist_check_SCRIPTS += tests/fuzz/run
+EXTRA_DIST += tests/fuzz/seeds
