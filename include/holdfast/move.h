@@ -132,6 +132,9 @@ HF_PUBLIC const HfMoveUnit *hf_move_get_unit (HfMove *move, guint index);
 /* Whose nexus registration index of observation is, seen from unit. Without READ FULL STATUS nearly always HF_OWNER_UNKNOWN. */
 HF_PUBLIC HfOwner hf_move_unit_get_owner (HfMove *move, guint unit, const HfPrObservation *observation, guint index);
 
+/* The names of all steps of a move, as they stand in errors, in the journal and in HOLDFAST_FAIL; NULL at the end; static. */
+HF_PUBLIC const char *const *hf_move_steps (void);
+
 /* What this host's nexuses lus (all of one LU) hold there. key 0: our registration is found by our own TransportID; if it cannot
    be known, HF_PR_ERROR_KEY asks for the key. ret_failure may be NULL; else it is filled on error, clear it with
    hf_unit_error_clear. */

@@ -17,6 +17,8 @@ libholdfast_cli_la_SOURCES = \
   src/cli/verb-pr.c \
   src/cli/verb-save.c \
   src/cli/verb-status.c \
+  src/cli/block-io.c src/cli/block-io.h \
+  src/cli/selftest.c src/cli/selftest.h src/cli/verb-selftest.c \
   src/cli/verbs.c
 libholdfast_cli_la_LIBADD = libholdfast-core.la $(JSON_LIBS) $(GLIB_LIBS)
 

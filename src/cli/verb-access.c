@@ -8,54 +8,8 @@
  */
 #include "config.h"
 
+#include "cli/block-io.h"
 #include "cli/cli.h"
-
-/* SBC-3 5.15, 5.8, 5.33 */
-#define OPERATION_READ_CAPACITY_10 0x25
-#define OPERATION_READ_10 0x28
-#define OPERATION_WRITE_10 0x2a
-/* No disk has larger blocks. */
-#define BLOCK_SIZE_MAX 65536
-
-static gboolean
-send_command (HfLu *lu, guint8 operation, HfScsiDirection direction, void *data, guint32 length, const char *step,
-              HfScsiResult *ret, GError **error)
-{
-  HfScsiCommand command = {
-    .cdb = { operation },
-    .cdb_length = 10,
-    .direction = direction,
-    .data = data,
-    .data_length = length,
-    .flags = HF_SCSI_RETRY,
-    .step = step,
-  };
-  if (operation != OPERATION_READ_CAPACITY_10)
-    command.cdb[8] = 1; /* TRANSFER LENGTH: one block, LOGICAL BLOCK ADDRESS 0 */
-  return hf_lu_execute (lu, &command, ret, error);
-}
-
-/* TRUE with *ret 0: the LU answered something else than GOOD, which stands in result. */
-static gboolean
-read_block_size (HfLu *lu, guint32 *ret, HfScsiResult *result, GError **error)
-{
-  guint8 data[8] = { 0 };
-  guint32 size;
-
-  *ret = 0;
-  if (!send_command (lu, OPERATION_READ_CAPACITY_10, HF_SCSI_FROM_DEVICE, data, sizeof data, "capacity", result, error))
-    return FALSE;
-  if (result->status != HF_SAM_GOOD)
-    return TRUE;
-  size = (guint32)data[4] << 24 | (guint32)data[5] << 16 | (guint32)data[6] << 8 | data[7];
-  if (result->transferred < sizeof data || size == 0 || size > BLOCK_SIZE_MAX) {
-    g_set_error (error, HF_SCSI_ERROR, HF_SCSI_ERROR_ANSWER, "%s: capacity: a block size of %u bytes", hf_lu_get_address (lu),
-                 size);
-    return FALSE;
-  }
-  *ret = size;
-  return TRUE;
-}
 
 static void
 report (HfRun *run, const char *name, const HfScsiResult *result)
@@ -82,7 +36,7 @@ try_access (HfRun *run, HfLu *lu, gboolean write, gboolean zeros)
   guint32 size;
 
   hf_json_set_string (run->object, "device", hf_lu_get_address (lu));
-  if (!read_block_size (lu, &size, &capacity, &error))
+  if (!hf_block_size (lu, &size, &capacity, &error))
     return hf_run_no_answer (run, lu, "capacity", error);
   if (size == 0) {
     report (run, "capacity", &capacity);
@@ -90,7 +44,7 @@ try_access (HfRun *run, HfLu *lu, gboolean write, gboolean zeros)
   }
   block = g_malloc0 (size);
   zero = g_malloc0 (size);
-  if (!send_command (lu, OPERATION_READ_10, HF_SCSI_FROM_DEVICE, block, size, "read", &read, &error))
+  if (!hf_block_read (lu, block, size, &read, &error))
     return hf_run_no_answer (run, lu, "read", error);
   report (run, "read", &read);
   /* A short read must not become a damaged block. */
@@ -98,7 +52,7 @@ try_access (HfRun *run, HfLu *lu, gboolean write, gboolean zeros)
     report (run, "write", NULL);
     return TRUE;
   }
-  if (!send_command (lu, OPERATION_WRITE_10, HF_SCSI_TO_DEVICE, zeros ? zero : block, size, "write", &written, &error))
+  if (!hf_block_write (lu, zeros ? zero : block, size, &written, &error))
     return hf_run_no_answer (run, lu, "write", error);
   report (run, "write", &written);
   return TRUE;

@@ -14,6 +14,7 @@ const HfVerb hf_verbs[] = {
   { "reclaim", "take everything back after a failed migration", hf_verb_reclaim },
   { "inspect", "show a record", hf_verb_inspect },
   { "access", "try a read and a write", hf_verb_access },
+  { "selftest", "qualify a target with the move matrix", hf_verb_selftest },
   { "batch", "run one verb per line", hf_verb_batch },
   { NULL, NULL, NULL },
 };

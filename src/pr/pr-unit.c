@@ -58,10 +58,16 @@ static const struct {
 };
 G_STATIC_ASSERT (G_N_ELEMENTS (action_names) == HF_N_ACTIONS);
 
-const char *const hf_unit_steps[] = { "identify",         "observe",        "capabilities",          "register",
-                                      "verify-register",  "probe",          "verify-probe",          "take-over",
-                                      "verify-take-over", "register-again", "verify-register-again", "back-out",
-                                      "verify-back-out",  "release",        "verify-release",        NULL };
+const char *const *
+hf_move_steps (void)
+{
+  static const char *const steps[] = {
+    "identify",        "observe",   "capabilities",     "register",       "verify-register",       "probe",
+    "verify-probe",    "take-over", "verify-take-over", "register-again", "verify-register-again", "back-out",
+    "verify-back-out", "release",   "verify-release",   "journal-write",  "journal-sync",          NULL
+  };
+  return steps;
+}
 
 /* ---- life ---- */
 

@@ -40,6 +40,3 @@ void hf_unit_release (HfUnit *unit);
 gboolean hf_unit_is_settled (HfUnit *unit);
 
 HfOwner hf_unit_get_owner (HfUnit *unit, const HfPrObservation *observation, guint index);
-
-/* Every step name that HOLDFAST_FAIL knows from a move, NULL at the end. */
-extern const char *const hf_unit_steps[];

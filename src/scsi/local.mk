@@ -9,5 +9,6 @@ libholdfast_core_la_SOURCES += \
   src/scsi/scsi-result.c \
   src/scsi/scsi-text.c src/scsi/scsi-text.h \
   src/scsi/transport.h \
+  src/scsi/transport-hook.c src/scsi/transport-hook.h \
   src/scsi/transport-iscsi.c \
   src/scsi/transport-sgio.c
