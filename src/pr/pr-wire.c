@@ -403,7 +403,7 @@ gboolean
 hf_pr_reservation_decode (const guint8 *data, gsize length, HfPrReservation *ret, GError **error)
 {
   HfPrReservation reservation = { 0 };
-  guint32 additional;
+  guint32 additional = 0; /* gcc does not see that a failed decode_header always returns */
 
   if (!decode_header (HF_PR_IN_READ_RESERVATION, data, length, &reservation.generation, &additional, error))
     return FALSE;
