@@ -71,7 +71,7 @@ lose (ModelTransport *self, HfModelFault fault, GError **error)
 {
   gboolean link = fault == HF_MODEL_FAULT_LINK_BEFORE || fault == HF_MODEL_FAULT_LINK_AFTER;
 
-  self->link_lost = link;
+  self->link_lost |= link;
   g_set_error (error, HF_SCSI_ERROR, link ? HF_SCSI_ERROR_LINK : HF_SCSI_ERROR_TIMEOUT, "model: %s", fault_names[fault]);
   return FALSE;
 }
@@ -98,23 +98,36 @@ carry (ModelTransport *self, HfModelFault fault, const HfScsiCommand *command, H
   return TRUE;
 }
 
+static HfModelFault
+pick_fault (const HfModelWire *wire, guint index)
+{
+  if (wire->fault_at == 0 || index < wire->fault_at)
+    return HF_MODEL_FAULT_NONE;
+  if (index == wire->fault_at)
+    return wire->fault;
+  return wire->dead ? HF_MODEL_FAULT_LINK_BEFORE : HF_MODEL_FAULT_NONE;
+}
+
 static gboolean
 model_execute (HfTransport *transport, const HfScsiCommand *command, gint64 deadline G_GNUC_UNUSED, HfScsiResult *ret_result,
                GError **error)
 {
   ModelTransport *self = (ModelTransport *)transport;
   HfModelWire *wire = self->wire;
+  HfModelFault fault;
   gboolean ok;
   guint index;
 
   g_mutex_lock (&wire->lock);
   index = ++wire->n_commands;
-  if (self->link_lost)
+  fault = pick_fault (wire, index);
+  if (self->link_lost && fault != HF_MODEL_FAULT_LINK_BEFORE) {
     self->nexus = hf_model_relogin (wire->model, self->nexus);
-  self->link_lost = FALSE;
+    self->link_lost = FALSE;
+  }
   if (wire->before != NULL)
     wire->before (wire->model, self->nexus, index, command->cdb, wire->user_data);
-  ok = carry (self, index == wire->fault_at ? wire->fault : HF_MODEL_FAULT_NONE, command, ret_result, error);
+  ok = carry (self, fault, command, ret_result, error);
   if (wire->after != NULL)
     wire->after (wire->model, self->nexus, index, command->cdb, wire->user_data);
   g_mutex_unlock (&wire->lock);

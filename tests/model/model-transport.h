@@ -33,8 +33,9 @@ typedef struct {
   guint n_commands;
   HfModelHook before, after; /* NULL: nobody listens. after is called for a lost answer too */
   gpointer user_data;
-  HfModelFault fault; /* acted out once, at command fault_at */
+  HfModelFault fault; /* acted out once, at command fault_at; 0: never */
   guint fault_at;
+  gboolean dead; /* after the fault every command is lost before it is executed: the host died there */
   GMutex lock;
 } HfModelWire;
 
