@@ -128,6 +128,7 @@ hf_pr_save (HfLu *const *lus, guint n_lus, guint64 key, HfPrSaved *ret, HfUnitEr
   }
   if (save (&exec, lus, n_lus, key, &saved)) {
     *ret = saved;
+    hf_unit_error_clear (&exec.failure);
     return TRUE;
   }
   g_set_error (error, HF_PR_ERROR, exec.failure.answered ? HF_PR_ERROR_DEVICE : HF_PR_ERROR_KEY, "%s: %s: %s",
