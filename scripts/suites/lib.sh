@@ -5,6 +5,8 @@ set -u
 top=${HOLDFAST_SRCDIR:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
 check_dir=${CHECK_DIR:-$top/build/check}
 jobs=$(nproc)
+# Only warnings and errors are printed.
+quiet=(-s V=1 LIBTOOLFLAGS=--silent)
 cd "$top" || exit 1
 mkdir -p "$check_dir"
 
@@ -77,7 +79,7 @@ make_tree () { # NAME CONFIGURE-ARGUMENT...
       "$top/configure" --quiet "$@" || exit 1
       printf '%s' "$*" >.arguments
     fi
-    make -s -j"$jobs" all && make -s -j"$jobs" check TESTS= >/dev/null
+    make "${quiet[@]}" -j"$jobs" all && make "${quiet[@]}" -j"$jobs" check TESTS= >/dev/null
   )
 }
 
