@@ -153,6 +153,14 @@ read_keys (HfPrExec *exec, const char *step, HfPrKeys *ret)
   }
 }
 
+/* LIO cuts ADDITIONAL LENGTH to the buffer here, so a list that leaves no room for one more registrant may be cut. */
+static gboolean
+may_be_cut (const HfPrFullStatus *status, guint length)
+{
+  const guint largest = 24 + HF_TRANSPORT_ID_MAX;
+  return status->truncated || status->additional_length > length - 8 - largest;
+}
+
 static ReadOutcome
 read_full_status (HfPrExec *exec, const char *step, HfPrFullStatus *ret)
 {
@@ -165,7 +173,7 @@ read_full_status (HfPrExec *exec, const char *step, HfPrFullStatus *ret)
       return outcome;
     if (!hf_pr_full_status_decode (buffer, result.transferred, ret, &error))
       return fail_malformed (exec, step, HF_PR_IN_READ_FULL_STATUS, error);
-    if (!ret->truncated)
+    if (!may_be_cut (ret, length))
       return READ_OK;
     hf_pr_full_status_clear (ret);
     if (length == READ_LENGTH_MAX)

@@ -110,6 +110,7 @@ hf_unit_add_lu (HfUnit *unit, HfLu *lu)
   unit->exec[i].lu = lu;
   unit->ours[i].nexus = *hf_lu_get_nexus (lu);
   unit->input.n_ours = unit->n_lus;
+  unit->result.commands++; /* the INQUIRY that proved the identity, even if it was sent long before */
   if (unit->result.device == NULL)
     unit->result.device = g_strdup (hf_lu_get_address (lu));
   return TRUE;
