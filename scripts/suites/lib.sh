@@ -108,7 +108,7 @@ make_check () { # TREE-NAME
   while read -r trs; do
     log=${trs%.trs}.log
     name=$(basename "${trs%.trs}")
-    awk -v name="$name" '/^(not )?ok / { sub (/^not ok [0-9]* ?-? ?/, "not ok - " name " "); sub (/^ok [0-9]* ?-? ?/, "ok - " name " "); print }' "$log"
+    sed -nE "s,^((not )?ok) *[0-9]* *-? *,\\1 - $name ,p" "$log"
     if grep -q '^:test-result: ERROR' "$trs" || ! grep -q '^:test-result:' "$trs"; then
       echo "not ok - $name ended as it should"
       sed 's/^/# /' "$log"

@@ -8,8 +8,8 @@
  *   POINT   before-STEP or after-STEP, where STEP is what the code is doing ("register", "take-over", "journal-write" ...);
  *           before-command and after-command match every SCSI command (not the journal)
  *   #N      only the Nth time the point is reached (from 1); without it every time
- *   ACTION  stop (SIGSTOP), kill (SIGKILL), link (the link is lost: before: not sent, after: executed, answer lost), timeout (same,
- *           as a deadline that passed), unit-attention[:2A03] (answered instead of executed), busy, task-set-full, conflict
+ *   ACTION  stop (SIGSTOP), kill (SIGKILL), link (the link is lost: before: not sent, after: executed, answer lost), timeout
+ * (same, as a deadline that passed), unit-attention[:2A03] (answered instead of executed), busy, task-set-full, conflict
  *           (answered instead of executed), error[:ERRNO-NAME] (I/O error, journal points), delay:MS
  * HOLDFAST_FAIL_LOG=FILE appends one line with the name of every point reached, so that a suite can prove that it met them all.
  *
@@ -36,14 +36,14 @@ typedef enum {
 /* Replaces the whole specification; NULL or "" clears it; counters start again. FALSE with G_OPTION_ERROR_BAD_VALUE. */
 gboolean hf_fail_set (const char *specification, GError **error);
 
-/* hf_fail_set from the environment. Call once at the start of main; the library itself does it at the first hf_lu_open, and ignores
-   a malformed value with a warning. */
+/* hf_fail_set from the environment. Call once at the start of main; the library itself does it at the first hf_lu_open, and
+   ignores a malformed value with a warning. */
 gboolean hf_fail_init (GError **error);
 
 /* hf_fail_init, unless hf_fail_init or hf_fail_set was called before; a malformed value is ignored with a warning. */
 void hf_fail_init_once (void);
 
-/* The point WHEN-STEP was reached (when: "before" or "after"). Stop, kill and delay are done here and give HF_FAIL_NOTHING; the others
-   are for the caller to act out. command: TRUE for a SCSI command, so that before-command matches. ret_argument (may be NULL): ASC and
-   ASCQ, or an errno value. */
+/* The point WHEN-STEP was reached (when: "before" or "after"). Stop, kill and delay are done here and give HF_FAIL_NOTHING; the
+   others are for the caller to act out. command: TRUE for a SCSI command, so that before-command matches. ret_argument (may be
+   NULL): ASC and ASCQ, or an errno value. */
 HfFailAction hf_fail_point (const char *when, const char *step, gboolean command, guint *ret_argument);
