@@ -244,6 +244,7 @@ test_modes (Files *files, gconstpointer data)
   g_autoptr (HfJournal) journal = open_journal (files, TRUE);
   struct stat st;
 
+  g_assert_nonnull (journal);
   g_assert_cmpint (stat (files->folder, &st), ==, 0);
   g_assert_cmpuint (st.st_mode & 07777, ==, 0700);
   g_assert_cmpint (stat (files->path, &st), ==, 0);
@@ -310,6 +311,7 @@ test_lock (Files *files, gconstpointer data)
   g_autoptr (HfJournal) reader = open_journal (files, FALSE);
   g_clear_pointer (&first, hf_journal_free);
   g_autoptr (HfJournal) second = open_journal (files, TRUE);
+  g_assert_true (reader && second);
 }
 
 static void

@@ -362,6 +362,7 @@ test_every_flipped_byte (void)
     }
   g_autoptr (HfRecord) whole = hf_record_decode (copy, size, &error);
   g_assert_no_error (error);
+  g_assert_nonnull (whole);
 }
 
 static void
