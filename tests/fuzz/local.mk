@@ -17,6 +17,10 @@ FUZZERS += tests/fuzz/fuzz-record
 tests_fuzz_fuzz_record_SOURCES = tests/fuzz/fuzz-record.c $(FUZZ_MAIN)
 tests_fuzz_fuzz_record_LDFLAGS = $(FUZZ_LINKFLAGS)
 
+FUZZERS += tests/fuzz/fuzz-vpd
+tests_fuzz_fuzz_vpd_SOURCES = tests/fuzz/fuzz-vpd.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_vpd_LDFLAGS = $(FUZZ_LINKFLAGS)
+
 if ENABLE_FUZZERS
 # All of the tree counts its branches for libFuzzer; only the targets are linked with its main.
 AM_CFLAGS += -fsanitize=fuzzer-no-link

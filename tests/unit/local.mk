@@ -4,6 +4,10 @@ UNIT_TESTS =
 UNIT_TESTS += tests/unit/test-header
 UNIT_TESTS += tests/unit/test-record tests/unit/test-journal
 UNIT_TESTS += tests/unit/test-pr-wire tests/unit/test-pr-observation tests/unit/test-pr-state
+UNIT_TESTS += tests/unit/test-fail tests/unit/test-worker
+UNIT_TESTS += tests/unit/test-lu tests/unit/test-lu-identity tests/unit/test-scsi-result tests/unit/test-nexus
+UNIT_TESTS += tests/unit/test-nexus-sysfs
+tests_unit_test_lu_SOURCES = tests/unit/test-lu.c tests/fake/scripted-transport.c tests/fake/scripted-transport.h
 
 # Every public header compiles alone, and the umbrella with it.
 tests_unit_test_header_SOURCES = tests/unit/test-header.c
