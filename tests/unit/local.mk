@@ -2,6 +2,7 @@
 # One GTest program for each file of src/, linked with the core archive; its source is tests/unit/NAME.c by default.
 UNIT_TESTS =
 UNIT_TESTS += tests/unit/test-header
+UNIT_TESTS += tests/unit/test-pr-plan
 UNIT_TESTS += tests/unit/test-record tests/unit/test-journal
 UNIT_TESTS += tests/unit/test-pr-wire tests/unit/test-pr-observation tests/unit/test-pr-state
 UNIT_TESTS += tests/unit/test-fail tests/unit/test-worker
