@@ -1,0 +1,571 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The real move, run on the model of an LU for everything that can stand there and everything that others can do meanwhile.
+ *
+ *   host of the source     host of the destination     a third initiator
+ *         S: K, X or -            D: K, X or -              T: K, X or -        K: the VM's key, X: another
+ *         +---------------------------+-------------------------+
+ *                      one LU, reserved by one of them or not
+ *
+ * The rules are asserted on the model (move-rig.c watches every command), not on the plan. The verdict is compared with an oracle
+ * that is written down here once more from the table of the issue, from what the LU truly holds; where equal keys hide who is who
+ * the oracle gives every verdict that what can be read allows.
+ *
+ * HOLDFAST_MODEL_CASE="..." runs one case and prints each command. HOLDFAST_MODEL_FULL=1 leaves nothing out of the matrices.
+ */
+#include "move-rig.h"
+
+#include <glib/gstdio.h>
+#include <string.h>
+
+#define VERDICT(v) (1u << HF_VERDICT_##v)
+#define FAILURES_SHOWN 30
+#define COMMANDS_MAX 80
+#define BUDGET_FULL_STATUS 7
+#define BUDGET_BLIND 12
+
+static const guint8 all_types[] = { 1, 3, 5, 6, 7, 8 };
+
+/* ---- the oracle ---- */
+
+static gboolean
+is_held_by_key (const HfModel *model)
+{
+  if (model->type == 0)
+    return FALSE;
+  if (hf_model_is_all_registrants (model))
+    return hf_model_count_key (model, RIG_KEY) > 0;
+  return rig_has_key (model, (guint)model->holder);
+}
+
+/* Rows 6 to 11, for an LU on which every K counts as the VM's. */
+static guint
+oracle_rows (const RigCase *c, const HfModel *model)
+{
+  gboolean own = rig_has_key (model, rig_own (c));
+  gboolean holding = is_held_by_key (model);
+  gboolean alone = hf_model_is_all_registrants (model) || hf_model_count_key (model, RIG_KEY) == 1;
+
+  if (own && (c->saved == 0 ? !holding : holding && model->type == c->saved && alone))
+    return VERDICT (UNCHANGED);
+  if (holding)
+    return model->type == c->saved ? VERDICT (MOVED) : VERDICT (TYPE_CHANGED);
+  if (c->saved == 0)
+    return VERDICT (REGISTERED);
+  return model->type != 0 ? VERDICT (PREEMPTED) : VERDICT (RELEASED);
+}
+
+/* The verdicts that are right for what the LU holds: one, but where nothing that can be read tells more. */
+static guint
+oracle (const RigCase *c, const HfModel *model)
+{
+  guint own = rig_own (c);
+  gboolean told = rig_told (c);
+  guint listed = hf_model_count_key (model, RIG_KEY);
+  guint others = listed - rig_has_key (model, own);
+  gboolean own_other = model->nexuses[own].registered && !rig_has_key (model, own);
+  guint rows;
+
+  if (c->saved == RIG_SAVED_NOTHING)
+    return VERDICT (NONE);
+  /* Where the VM went is in no record: seen from the source one K elsewhere is the destination's. */
+  if (c->role == HF_ROLE_SOURCE ? others > 1 && (told || listed > 2) : told ? rig_has_key (model, RIG_T) : listed > 1)
+    return VERDICT (AMBIGUOUS);
+  if (told && own_other)
+    return VERDICT (OCCUPIED);
+  if (listed == 0)
+    return VERDICT (FENCED);
+  if (own_other)
+    return VERDICT (OCCUPIED);
+  rows = oracle_rows (c, model);
+  if (told)
+    return rows;
+  /* K listed once and here: this nexus may be the one that was saved. */
+  if (c->role == HF_ROLE_DESTINATION && rig_has_key (model, own))
+    rows |= VERDICT (UNCHANGED);
+  /* Two others have K and we do not, which shows only when our REGISTER was GOOD. */
+  if (c->role == HF_ROLE_SOURCE && others > 1)
+    rows |= VERDICT (AMBIGUOUS);
+  return rows;
+}
+
+/* What the table's last column makes of the LU. */
+static void
+oracle_after (const RigCase *c, HfVerdict verdict, HfModel *model)
+{
+  guint own = rig_own (c);
+  guint keep = 0;
+
+  if (verdict < HF_VERDICT_TYPE_CHANGED || verdict > HF_VERDICT_REGISTERED)
+    return;
+  keep = model->type;
+  hf_model_set_key (model, own, RIG_KEY);
+  if ((verdict == HF_VERDICT_MOVED || verdict == HF_VERDICT_TYPE_CHANGED) && !hf_model_is_all_registrants (model)) {
+    for (guint i = 0; i < RIG_NEXUSES; i++)
+      if (i != own && rig_has_key (model, i))
+        hf_model_set_key (model, i, 0);
+    hf_model_set_reservation (model, own, (guint8)keep);
+  }
+  if (c->gone)
+    for (guint i = 0; i < RIG_NEXUSES; i++)
+      if (i != own && rig_has_key (model, i))
+        hf_model_set_key (model, i, 0);
+}
+
+/* Does the LU look as this verdict says? For runs in which others acted. */
+static gboolean
+fits (const RigCase *c, HfVerdict verdict, const HfModel *model)
+{
+  guint own = rig_own (c);
+  gboolean has = rig_has_key (model, own);
+  gboolean all = hf_model_is_all_registrants (model);
+  gboolean holds =
+      has && hf_model_is_holder (model, own) && (all || hf_model_count_key (model, RIG_KEY) == 1 || rig_has_key (model, RIG_T));
+
+  switch (verdict) {
+  case HF_VERDICT_MOVED:
+    return holds && model->type == c->saved;
+  case HF_VERDICT_TYPE_CHANGED:
+    return holds && model->type != c->saved;
+  case HF_VERDICT_PREEMPTED:
+    return has && model->type != 0 && !holds;
+  case HF_VERDICT_RELEASED:
+    return has && model->type == 0;
+  case HF_VERDICT_REGISTERED:
+    return has && !hf_model_is_holder (model, own);
+  case HF_VERDICT_UNCHANGED:
+    return has;
+  case HF_VERDICT_FENCED:
+    return rig_count_ours (model) == 0;
+  default:
+    return TRUE;
+  }
+}
+
+/* ---- running and reporting ---- */
+
+typedef struct {
+  guint runs, failures, disturbed;
+  guint verdicts[HF_N_VERDICTS];
+  char *state_dir;
+} Suite;
+
+static void
+finish_case (Suite *suite, Rig *rig)
+{
+  g_autofree char *line = NULL, *initial = NULL, *final = NULL;
+
+  suite->runs++;
+  suite->verdicts[rig->verdict]++;
+  suite->disturbed += rig->acted;
+  if (rig->violations->len == 0)
+    return;
+  if (suite->failures++ >= FAILURES_SHOWN)
+    return;
+  line = rig_case_to_string (&rig->c);
+  initial = rig_describe (&rig->initial);
+  final = rig_describe (&rig->model);
+  g_printerr ("# FAILED %s | %s -> %s, %s after %u commands (%s) | %s\n", line, initial, final,
+              hf_verdict_to_string (rig->verdict), rig->wire.n_commands, rig->text != NULL ? rig->text : "",
+              rig->violations->str);
+}
+
+static void
+finish_suite (Suite *suite, const char *name, guint floor)
+{
+  g_autoptr (GString) counts = g_string_new (NULL);
+
+  for (guint i = 0; i < HF_N_VERDICTS; i++)
+    if (suite->verdicts[i] > 0)
+      g_string_append_printf (counts, " %s %u", hf_verdict_to_string (i), suite->verdicts[i]);
+  g_test_message ("%s: %u runs, %u disturbed, %u failed;%s", name, suite->runs, suite->disturbed, suite->failures, counts->str);
+  g_assert_cmpuint (suite->failures, ==, 0);
+  g_assert_cmpuint (suite->runs, >=, floor);
+}
+
+static gboolean
+is_full (void)
+{
+  return g_getenv ("HOLDFAST_MODEL_FULL") != NULL;
+}
+
+/* A source that does not know its own TransportID finds out by a REGISTER, READ FULL STATUS or not, whether it is still
+ * registered. */
+static guint
+get_budget (const RigCase *c)
+{
+  return rig_told (c) || (rig_full_status (c) && c->role == HF_ROLE_DESTINATION) ? BUDGET_FULL_STATUS : BUDGET_BLIND;
+}
+
+/* S5, S6, S7, S8 of a run in which nobody else acted. */
+static void
+judge_load (Rig *rig)
+{
+  const RigCase *c = &rig->c;
+  guint allowed = oracle (c, &rig->initial);
+  HfModel expected = rig->initial;
+  guint budget = get_budget (c);
+
+  if (!(allowed & 1u << rig->verdict))
+    rig_violation (rig, "S5: the verdict should be of %x", allowed);
+  oracle_after (c, rig->verdict, &expected);
+  if (!rig_same (&expected, &rig->model))
+    rig_violation (rig, "S5: not the final state of the verdict");
+  if (rig->verdict == HF_VERDICT_MOVED && !c->gone && rig->wire.n_commands > budget)
+    rig_violation (rig, "S7: %u commands", rig->wire.n_commands);
+  if (rig->commands != rig->wire.n_commands)
+    rig_violation (rig, "%u commands counted, %u sent", rig->commands, rig->wire.n_commands);
+  if (rig->initial.aptpl && !rig->model.aptpl)
+    rig_violation (rig, "S8: APTPL was turned off");
+  if (rig->accepted != (rig->verdict != HF_VERDICT_AMBIGUOUS && rig->verdict != HF_VERDICT_OCCUPIED)
+      || rig->prepared != rig->accepted)
+    rig_violation (rig, "accepted %d, prepared %d", rig->accepted, rig->prepared);
+  if (rig->prepared && !rig->committed)
+    rig_violation (rig, "prepared and not committed");
+}
+
+/* check: only reads (the watcher), and the verdict or its alternative is right. What only a REGISTER tells it need not know. */
+static void
+judge_check (Rig *rig)
+{
+  guint allowed = oracle (&rig->c, &rig->initial);
+  guint said = 1u << rig->verdict | (rig->certain ? 0 : 1u << rig->alternative);
+
+  if (!rig_told (&rig->c) && allowed & VERDICT (OCCUPIED))
+    return;
+  if (!(said & allowed))
+    rig_violation (rig, "S5: check says %x, should be of %x", said, allowed);
+  if (rig_told (&rig->c) && !rig->certain)
+    rig_violation (rig, "S5: READ FULL STATUS tells, and check is not certain");
+}
+
+/* An aborted and a refused move leave the LU as it was. */
+static void
+judge_undone (Rig *rig)
+{
+  const guint changes = VERDICT (TYPE_CHANGED) | VERDICT (RELEASED) | VERDICT (PREEMPTED) | VERDICT (FENCED);
+  HfModel expected = rig->initial;
+  gboolean refused = rig->c.verb == RIG_REFUSE && changes & 1u << rig->verdict;
+
+  if (refused && (rig->prepared || rig->accepted))
+    rig_violation (rig, "on-change=refuse accepted %s", hf_verdict_to_string (rig->verdict));
+  if (rig->c.verb == RIG_REFUSE && !refused)
+    oracle_after (&rig->c, rig->verdict, &expected);
+  if (!rig_same (&expected, &rig->model))
+    rig_violation (rig, "S6: something is left behind");
+  if (rig->initial.aptpl && !rig->model.aptpl)
+    rig_violation (rig, "S8: APTPL was turned off");
+}
+
+/* release: the registration goes if all is proved, and else nothing does. */
+static void
+judge_release (Rig *rig)
+{
+  const RigCase *c = &rig->c;
+  const HfModel *was = &rig->initial;
+  guint own = rig_own (c);
+  gboolean has = rig_has_key (was, own);
+  gboolean exclusive = is_held_by_key (was) && !hf_model_is_all_registrants (was);
+  gboolean another = hf_model_count_key (was, RIG_KEY) > (guint)has;
+  gboolean holds = exclusive && (!rig_told (c) || was->holder == (int)own);
+  HfModel expected = *was;
+
+  if (rig->verdict == HF_VERDICT_UNREGISTERED) {
+    hf_model_set_key (&expected, own, 0);
+    if (c->saved == RIG_SAVED_NOTHING || !has || holds || !another)
+      rig_violation (rig, "released without the right to");
+  } else if (rig_told (c) && c->saved != RIG_SAVED_NOTHING && has && !holds && rig_has_key (was, rig_peer (c)))
+    rig_violation (rig, "not released: %s", rig->text);
+  if (!rig_same (&expected, &rig->model))
+    rig_violation (rig, "S6: not the state of the verdict");
+  if (has && !another && rig->verdict != HF_VERDICT_REFUSED && c->saved != RIG_SAVED_NOTHING)
+    rig_violation (rig, "the last K must be refused");
+  if (was->aptpl && !rig->model.aptpl)
+    rig_violation (rig, "S8: APTPL was turned off");
+}
+
+static void (*const judges[]) (Rig *rig) = { judge_load, judge_check, judge_undone, judge_undone, judge_release };
+G_STATIC_ASSERT (G_N_ELEMENTS (judges) == RIG_N_VERBS);
+
+static guint
+run_undisturbed (Suite *suite, const RigCase *c)
+{
+  Rig rig;
+  guint commands;
+
+  rig_init (&rig, c);
+  rig_run (&rig, NULL);
+  judges[c->verb](&rig);
+  finish_case (suite, &rig);
+  commands = rig.wire.n_commands;
+  rig_clear (&rig);
+  return commands;
+}
+
+/* ---- the matrices ---- */
+
+/* Every (S, D, T) of no key, K and another; every reservation of every registered nexus, or of some types only. */
+typedef void (*CaseFunction) (Suite *suite, const RigCase *c);
+
+static void
+each_reservation (Suite *suite, RigCase *c, gboolean every_type, CaseFunction function)
+{
+  c->type = c->holder = 0;
+  function (suite, c);
+  for (guint i = 0; i < G_N_ELEMENTS (all_types); i++)
+    for (c->holder = 0; c->holder < RIG_NEXUSES; c->holder++) {
+      c->type = all_types[i];
+      if (c->keys[c->holder] != RIG_NO_KEY && (every_type || c->type == 1 || c->type == 5 || c->type == 7))
+        function (suite, c);
+    }
+}
+
+static void
+each_state (Suite *suite, RigCase *c, gboolean every_type, CaseFunction function)
+{
+  for (c->keys[RIG_S] = 0; c->keys[RIG_S] < 3; c->keys[RIG_S]++)
+    for (c->keys[RIG_D] = 0; c->keys[RIG_D] < 3; c->keys[RIG_D]++)
+      for (c->keys[RIG_T] = 0; c->keys[RIG_T] < 3; c->keys[RIG_T]++)
+        each_reservation (suite, c, every_type, function);
+}
+
+static const guint8 all_saved[] = { RIG_SAVED_NOTHING, 0, 1, 3, 5, 6, 7, 8 };
+
+static void
+each_saved (Suite *suite, RigCase *c, CaseFunction function)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (all_saved); i++) {
+    guint8 saved = all_saved[i];
+    c->saved = saved;
+    if (is_full () || saved == RIG_SAVED_NOTHING || saved == 0 || saved == 1 || saved == 5 || saved == 7)
+      each_state (suite, c, is_full () || saved == c->target + 1, function);
+  }
+}
+
+static void
+run_one (Suite *suite, const RigCase *c)
+{
+  run_undisturbed (suite, c);
+}
+
+/* Only a source releases. */
+static guint
+first_role (guint verb)
+{
+  return verb == RIG_RELEASE_VERB ? HF_ROLE_SOURCE : HF_ROLE_DESTINATION;
+}
+
+static void
+run_matrix (const char *name, guint verb, guint aptpl, guint gone, guint floor)
+{
+  Suite suite = { 0 };
+  RigCase c = { .verb = verb, .aptpl = aptpl, .gone = gone };
+
+  for (c.target = 0; c.target < RIG_N_TARGETS; c.target++)
+    for (c.identified = 0; c.identified < 2; c.identified++)
+      for (c.role = first_role (verb); c.role < 2; c.role++)
+        each_saved (&suite, &c, run_one);
+  finish_suite (&suite, name, floor);
+}
+
+static void
+test_load (void)
+{
+  run_matrix ("load", RIG_LOAD, 0, 0, 9000);
+}
+
+static void
+test_check (void)
+{
+  run_matrix ("check", RIG_CHECK, 0, 0, 9000);
+}
+
+static void
+test_abort (void)
+{
+  run_matrix ("abort", RIG_ABORT, 0, 0, 9000);
+}
+
+static void
+test_refuse (void)
+{
+  run_matrix ("refuse", RIG_REFUSE, 0, 0, 9000);
+}
+
+static void
+test_release (void)
+{
+  run_matrix ("release", RIG_RELEASE_VERB, 0, 0, 9000);
+}
+
+/* ---- others act ---- */
+
+/* The states from which a move does something, and some in which it must not. */
+static const guint8 keysets[][3] = {
+  { RIG_HAS_KEY, RIG_NO_KEY, RIG_NO_KEY },     { RIG_HAS_KEY, RIG_NO_KEY, RIG_HAS_OTHER },
+  { RIG_HAS_KEY, RIG_HAS_KEY, RIG_HAS_OTHER }, { RIG_NO_KEY, RIG_HAS_KEY, RIG_HAS_OTHER },
+  { RIG_NO_KEY, RIG_NO_KEY, RIG_HAS_OTHER },   { RIG_HAS_KEY, RIG_HAS_OTHER, RIG_NO_KEY },
+  { RIG_HAS_OTHER, RIG_HAS_KEY, RIG_NO_KEY },  { RIG_HAS_KEY, RIG_NO_KEY, RIG_HAS_KEY },
+};
+
+/* As oracle for a run that others disturbed: the LU is as the verdict says, now or, if we sent nothing since, before they acted.
+ */
+static void
+judge_disturbed (Rig *rig)
+{
+  const RigCase *c = &rig->c;
+  gboolean late = rig->last_out < c->at;
+  gboolean hidden = c->keys[RIG_T] == RIG_HAS_KEY && (!rig_told (c) || c->role == HF_ROLE_SOURCE);
+  gboolean own = rig_has_key (&rig->model, rig->own);
+
+  if (rig->wire.n_commands > COMMANDS_MAX)
+    rig_violation (rig, "S6: %u commands", rig->wire.n_commands);
+  if (rig->verdict == HF_VERDICT_ERROR)
+    rig_violation (rig, "S6: one action of others led to an error");
+  if (rig->fenced && (rig_count_ours (&rig->model) > 0 || rig_is_held (&rig->model)) && !hidden)
+    rig_violation (rig, "S3: K of a fenced VM is registered");
+  if (!fits (c, rig->verdict, &rig->model) && !(late && fits (c, rig->verdict, &rig->at_action)))
+    rig_violation (rig, "S5: the LU is not as the verdict says");
+  if (!rig->accepted && own && c->keys[rig_own (c)] != RIG_HAS_KEY)
+    rig_violation (rig, "S6: not accepted, and our registration left behind");
+}
+
+static void
+judge_disturbed_undo (Rig *rig)
+{
+  gboolean own = rig_has_key (&rig->model, rig->own);
+
+  if (own && rig->c.keys[rig_own (&rig->c)] != RIG_HAS_KEY)
+    rig_violation (rig, "S6: our registration left behind");
+  if (rig->verdict == HF_VERDICT_UNREGISTERED && own)
+    rig_violation (rig, "S5: unregistered, but K is there");
+}
+
+static void
+disturb (Suite *suite, const RigCase *base)
+{
+  RigCase c = *base;
+
+  for (c.action = RIG_PREEMPT; c.action < RIG_N_ACTIONS; c.action++) {
+    gboolean acted = TRUE;
+    for (c.at = 1; acted; c.at++) {
+      Rig rig;
+      rig_init (&rig, &c);
+      rig_run (&rig, NULL);
+      acted = rig.acted;
+      if (acted) {
+        (c.verb == RIG_LOAD ? judge_disturbed : judge_disturbed_undo) (&rig);
+        finish_case (suite, &rig);
+      }
+      rig_clear (&rig);
+      g_assert_cmpuint (c.at, <=, COMMANDS_MAX);
+    }
+  }
+}
+
+/* Saved as the VM holds it, saved as another type, saved without. */
+static void
+each_saved_near (Suite *suite, const RigCase *base, CaseFunction function)
+{
+  RigCase c = *base;
+
+  c.saved = c.type != 0 ? c.type : 5;
+  function (suite, &c);
+  c.saved = 0;
+  function (suite, &c);
+  if (!is_full ())
+    return;
+  c.saved = c.type == 5 ? 6 : c.type == 7 ? 8 : 7;
+  function (suite, &c);
+}
+
+static CaseFunction inner;
+
+static void
+run_near (Suite *suite, const RigCase *c)
+{
+  each_saved_near (suite, c, inner);
+}
+
+static void
+each_side (Suite *suite, guint verb, guint n_keysets, CaseFunction function)
+{
+  RigCase c = { .verb = verb };
+
+  inner = function;
+  for (c.target = 0; c.target < RIG_N_TARGETS; c.target++)
+    for (c.identified = 0; c.identified < 2; c.identified++)
+      for (c.role = first_role (verb); c.role < 2; c.role++)
+        for (guint i = 0; i < n_keysets; i++) {
+          for (guint n = 0; n < 3; n++)
+            c.keys[n] = keysets[i][n];
+          each_reservation (suite, &c, is_full (), run_near);
+        }
+}
+
+static void
+test_disturbed_load (void)
+{
+  Suite suite = { 0 };
+
+  each_side (&suite, RIG_LOAD, G_N_ELEMENTS (keysets), disturb);
+  finish_suite (&suite, "load, disturbed", 50000);
+}
+
+static void
+test_disturbed_abort (void)
+{
+  Suite suite = { 0 };
+
+  each_side (&suite, RIG_ABORT, 4, disturb);
+  finish_suite (&suite, "abort, disturbed", 10000);
+}
+
+static void
+test_disturbed_release (void)
+{
+  Suite suite = { 0 };
+
+  each_side (&suite, RIG_RELEASE_VERB, 4, disturb);
+  finish_suite (&suite, "release, disturbed", 10000);
+}
+
+/* HOLDFAST_MODEL_CASE: one case, command by command. */
+static void
+test_single (void)
+{
+  Suite suite = { 0 };
+  RigCase c;
+  Rig rig;
+
+  g_assert_true (rig_case_parse (g_getenv ("HOLDFAST_MODEL_CASE"), &c));
+  rig_init (&rig, &c);
+  rig_run (&rig, NULL);
+  if (c.action == RIG_NOTHING)
+    judges[c.verb](&rig);
+  else
+    (c.verb == RIG_LOAD ? judge_disturbed : judge_disturbed_undo) (&rig);
+  g_printerr ("# %s (%s)\n", hf_verdict_to_string (rig.verdict), rig.text != NULL ? rig.text : "");
+  finish_case (&suite, &rig);
+  rig_clear (&rig);
+  finish_suite (&suite, "single", 1);
+}
+
+int
+main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  if (g_getenv ("HOLDFAST_MODEL_CASE") != NULL) {
+    g_test_add_func ("/move-model/single", test_single);
+    return g_test_run ();
+  }
+  g_test_add_func ("/move-model/load", test_load);
+  g_test_add_func ("/move-model/check", test_check);
+  g_test_add_func ("/move-model/abort", test_abort);
+  g_test_add_func ("/move-model/refuse", test_refuse);
+  g_test_add_func ("/move-model/release", test_release);
+  g_test_add_func ("/move-model/disturbed-load", test_disturbed_load);
+  g_test_add_func ("/move-model/disturbed-abort", test_disturbed_abort);
+  g_test_add_func ("/move-model/disturbed-release", test_disturbed_release);
+  return g_test_run ();
+}
