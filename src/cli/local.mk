@@ -25,3 +25,22 @@ libholdfast_cli_la_LIBADD = libholdfast-core.la $(JSON_LIBS) $(GLIB_LIBS)
 bin_PROGRAMS += holdfast
 holdfast_SOURCES = src/cli/main.c
 holdfast_LDADD = libholdfast-cli.la $(GLIB_LIBS)
+
+dist_man_MANS += \
+  doc/holdfast.1 doc/holdfast-access.1 doc/holdfast-batch.1 doc/holdfast-inspect.1 doc/holdfast-load.1 doc/holdfast-pr.1 \
+  doc/holdfast-save.1 doc/holdfast-selftest.1 doc/holdfast-status.1
+
+# bash-completion looks for a file with the name of the program.
+bashcompletiondir = $(datadir)/bash-completion/completions
+EXTRA_DIST += src/cli/holdfast.bash-completion
+install-data-local:
+	$(MKDIR_P) '$(DESTDIR)$(bashcompletiondir)'
+	$(INSTALL_DATA) '$(srcdir)/src/cli/holdfast.bash-completion' '$(DESTDIR)$(bashcompletiondir)/holdfast'
+uninstall-local:
+	rm -f '$(DESTDIR)$(bashcompletiondir)/holdfast'
+
+UNIT_TESTS_CLI = tests/unit/test-cli
+tests_unit_test_cli_LDADD = libholdfast-cli.la tests/model/libspc-model.la $(JSON_LIBS) $(GLIB_LIBS)
+check_PROGRAMS += $(UNIT_TESTS_CLI)
+TESTS += $(UNIT_TESTS_CLI) tests/cli/test-program tests/cli/test-completion
+dist_check_SCRIPTS += tests/cli/test-program tests/cli/test-completion

@@ -20,7 +20,7 @@ describe_verbs (void)
   for (const HfVerb *verb = hf_verbs; verb->name; verb++)
     g_string_append_printf (text, "  %-10s %s\n", verb->name, verb->summary);
   g_string_append (text, "\nAn LU is a block or sg node, or iscsi://[user[%password]@]host[:port]/target-iqn/lun .\n"
-                         "holdfast VERB --help says more, and so do the manual pages holdfast(1) and holdfast-VERB(1).");
+                         "holdfast VERB --help says more, and so does the manual page holdfast(1), which names the others.");
   return g_string_free (text, FALSE);
 }
 
@@ -65,7 +65,7 @@ main (int argc, char **argv)
   switch (hf_options_parse (&options, &spec, argv, text, &rest, &error)) {
   case HF_PARSE_DONE:
     fputs (text->str, stdout);
-    result = HF_EXIT_OK;
+    result = fflush (stdout) == 0 ? HF_EXIT_OK : HF_EXIT_FILE;
     break;
   case HF_PARSE_OK:
     if (rest[0]) {

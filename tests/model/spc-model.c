@@ -835,6 +835,16 @@ test_unit_ready (HfModel *model, guint nexus, const guint8 *cdb G_GNUC_UNUSED, c
   return model->scsi2_holder >= 0 && model->scsi2_holder != (int)nexus ? conflict : good;
 }
 
+/* READ CAPACITY(10), SBC-3 5.15: the last address, which is 0, and the size of the block. */
+static HfModelAnswer
+read_capacity (HfModel *model, guint nexus G_GNUC_UNUSED, const guint8 *cdb G_GNUC_UNUSED, const guint8 *out G_GNUC_UNUSED,
+               gsize length G_GNUC_UNUSED, Sink *sink)
+{
+  put (sink, 4, 0);
+  put (sink, 4, sizeof model->block);
+  return sent (sink);
+}
+
 /* READ(10) and WRITE(10) of at most the one block there is. */
 static HfModelAnswer
 read_write (HfModel *model, guint nexus, const guint8 *cdb, const guint8 *out, gsize length, Sink *sink)
@@ -881,8 +891,9 @@ typedef struct {
 } Operation;
 
 static const Operation operations[] = {
-  { 0x00, 6, test_unit_ready }, { 0x12, 6, inquiry },     { 0x16, 6, scsi2_reserve }, { 0x17, 6, scsi2_reserve },
-  { 0x28, 10, read_write },     { 0x2a, 10, read_write }, { 0x5e, 10, pr_in },        { 0x5f, 10, pr_out },
+  { 0x00, 6, test_unit_ready }, { 0x12, 6, inquiry },        { 0x16, 6, scsi2_reserve },
+  { 0x17, 6, scsi2_reserve },   { 0x25, 10, read_capacity }, { 0x28, 10, read_write },
+  { 0x2a, 10, read_write },     { 0x5e, 10, pr_in },         { 0x5f, 10, pr_out },
 };
 
 static gboolean
