@@ -381,6 +381,15 @@ set_action (HfPlan *plan, HfAction action, guint nexus)
   plan->nexus = nexus;
 }
 
+/* The source is asked first whether it is still registered, if K is listed often enough for that. */
+static HfAction
+find_register_action (const HfFacts *facts, guint nexus)
+{
+  HfRegistered registered = facts->registered[nexus];
+  gboolean probably = facts->in->role == HF_ROLE_SOURCE && facts->listed > facts->saved->key_count;
+  return registered == HF_REGISTERED_UNKNOWN && probably ? HF_ACTION_PROBE : register_actions[registered];
+}
+
 /* TRUE if there was one to register. */
 static gboolean
 plan_register (const HfFacts *facts, gboolean only_first, HfPlan *plan)
@@ -388,7 +397,7 @@ plan_register (const HfFacts *facts, gboolean only_first, HfPlan *plan)
   if (only_first && facts->ours > 0)
     return FALSE;
   for (guint i = 0; i < facts->in->n_ours; i++) {
-    HfAction action = register_actions[facts->registered[i]];
+    HfAction action = find_register_action (facts, i);
     if (action == HF_ACTION_NONE)
       continue;
     set_action (plan, action, i);

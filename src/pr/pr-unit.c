@@ -41,6 +41,8 @@ struct _HfUnit {
   gboolean decided;
   gboolean take_over_sent; /* and not known to have failed */
   gboolean aptpl_known, aptpl;
+  gboolean uncounted; /* a command since the last look whose effect on PRGENERATION differs between targets, or is not known */
+  guint counted;      /* commands since the last look that count in PRGENERATION */
   guint surprises, refusals;
   gint64 deadline;
 };
@@ -271,6 +273,15 @@ forget_register (HfUnit *unit, guint nexus, const char *step)
 
 /* ---- looking ---- */
 
+/* What answers told of a nexus holds as long as nobody else acts. */
+static void
+doubt_answers (HfUnit *unit)
+{
+  static const HfRegistered doubted[HF_N_REGISTERED] = { [HF_REGISTERED_KEY] = HF_REGISTERED_SOME };
+  for (guint i = 0; i < unit->n_lus; i++)
+    unit->ours[i].known = doubted[unit->ours[i].known];
+}
+
 /* The nexuses stand in for each other: the picture is the LU's. */
 static gboolean
 look (HfUnit *unit, HfObserve observe)
@@ -281,6 +292,10 @@ look (HfUnit *unit, HfObserve observe)
     i++;
   if (i == unit->n_lus)
     return FALSE;
+  if (unit->result.has_before && !unit->uncounted && seen.generation != unit->seen.generation + unit->counted)
+    doubt_answers (unit);
+  unit->counted = 0;
+  unit->uncounted = FALSE;
   hf_pr_observation_clear (&unit->seen);
   unit->seen = seen;
   unit->seen_at = g_get_monotonic_time ();
@@ -353,12 +368,18 @@ send (HfUnit *unit, HfAction action, guint nexus, const char *step, HfScsiResult
 {
   HfPrOut out = make_command (unit, action);
   memset (ret_result, 0, sizeof *ret_result);
-  if (!hf_pr_exec_out (&unit->exec[nexus], step, &out, HF_SCSI_RETRY, ret_result))
+  if (!hf_pr_exec_out (&unit->exec[nexus], step, &out, HF_SCSI_RETRY, ret_result)) {
+    unit->uncounted = TRUE;
     return ANSWER_UNCLEAR;
-  if (ret_result->status == HF_SAM_GOOD)
+  }
+  if (ret_result->status == HF_SAM_GOOD) {
+    unit->counted++;
+    unit->uncounted |= action == HF_ACTION_UNREGISTER;
     return ANSWER_GOOD;
+  }
   if (ret_result->status == HF_SAM_RESERVATION_CONFLICT)
     return ANSWER_CONFLICT;
+  unit->uncounted = TRUE;
   g_autofree char *text = hf_scsi_result_to_string (ret_result);
   hf_unit_error_set (&unit->exec[nexus].failure, step, ret_result, 0, "%s: %s", hf_pr_out_action_to_string (out.action), text);
   unit->refusals += ret_result->status == HF_SAM_CHECK_CONDITION;

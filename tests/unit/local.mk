@@ -2,12 +2,14 @@
 # One GTest program for each file of src/, linked with the core archive; its source is tests/unit/NAME.c by default.
 UNIT_TESTS =
 UNIT_TESTS += tests/unit/test-header
-UNIT_TESTS += tests/unit/test-pr-plan
+UNIT_TESTS += tests/unit/test-pr-plan tests/unit/test-pr-exec
+tests_unit_test_pr_exec_SOURCES = tests/unit/test-pr-exec.c tests/fake/scripted-transport.c tests/fake/scripted-transport.h
+tests_unit_test_transport_iscsi_SOURCES = tests/unit/test-transport-iscsi.c tests/fake/iscsi-target.c tests/fake/iscsi-target.h
 UNIT_TESTS += tests/unit/test-record tests/unit/test-journal
 UNIT_TESTS += tests/unit/test-pr-wire tests/unit/test-pr-observation tests/unit/test-pr-state
 UNIT_TESTS += tests/unit/test-fail tests/unit/test-worker
 UNIT_TESTS += tests/unit/test-lu tests/unit/test-lu-identity tests/unit/test-scsi-result tests/unit/test-nexus
-UNIT_TESTS += tests/unit/test-nexus-sysfs
+UNIT_TESTS += tests/unit/test-nexus-sysfs tests/unit/test-transport-iscsi tests/unit/test-transport-sgio
 tests_unit_test_lu_SOURCES = tests/unit/test-lu.c tests/fake/scripted-transport.c tests/fake/scripted-transport.h
 
 # Every public header compiles alone, and the umbrella with it.
