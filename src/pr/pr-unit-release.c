@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Removes a nexus' registration after proving that nothing is lost by it. Thread: that of the unit.
+ */
+
+#include "pr/pr-unit-private.h"
+
+static gboolean
+send_release (HfUnit *unit)
+{
+  HfScsiResult result;
+  guint nexus = unit->plan.nexus;
+  HfAction action = unit->plan.action;
+  const char *name = action == HF_ACTION_PROBE ? "probe" : "release";
+  if (!hf_unit_learn_aptpl (unit, nexus) || !hf_unit_write_journal (unit, HF_JOURNAL_INTENT, name, nexus, action))
+    return FALSE;
+  HfAnswer answer = hf_unit_send (unit, action, nexus, name, &result);
+  if (action == HF_ACTION_PROBE)
+    hf_unit_after_probe (unit, nexus, answer);
+  else {
+    unit->surprises += answer == HF_ANSWER_UNCLEAR;
+    unit->ours[nexus].known = answer == HF_ANSWER_UNCLEAR ? HF_REGISTERED_UNKNOWN : HF_REGISTERED_NONE;
+    unit->input.progress.acted |= answer == HF_ANSWER_GOOD;
+  }
+  unit->look = action == HF_ACTION_PROBE ? "verify-probe" : "verify-release";
+  return TRUE;
+}
+
+static gboolean
+step_release (HfUnit *unit, gboolean *ret_over)
+{
+  if (!hf_unit_look_until_seen (unit))
+    return FALSE;
+  hf_plan_clear (&unit->plan);
+  hf_plan_release (&unit->input, &unit->plan);
+  unit->decided = TRUE;
+  unit->result.verdict = unit->plan.verdict;
+  unit->result.alternative = unit->plan.verdict;
+  unit->result.accepted = hf_verdict_is_accepted (unit->plan.verdict, unit->shared->options.on_change);
+  *ret_over = unit->plan.action == HF_ACTION_NONE;
+  if (*ret_over && unit->plan.text != NULL) {
+    HfUnitError failure = { 0 };
+    hf_unit_error_set (&failure, unit->look, NULL, HF_EXIT_OTHER, "%s", unit->plan.text);
+    hf_unit_fail (unit, unit->plan.verdict, &failure);
+  }
+  if (*ret_over)
+    return TRUE;
+  if (unit->surprises > HF_SURPRISES_MAX || unit->refusals >= HF_REFUSALS_MAX || g_get_monotonic_time () >= unit->deadline) {
+    hf_unit_give_up (unit);
+    return FALSE;
+  }
+  return send_release (unit);
+}
+
+void
+hf_unit_release (HfUnit *unit)
+{
+  gboolean over = FALSE;
+  hf_unit_forget_notes (unit);
+  if (!hf_unit_is_reachable (unit))
+    return;
+  hf_unit_start (unit);
+  if (!hf_unit_is_none (unit))
+    for (guint i = 0; i < HF_STEPS_MAX && !over && step_release (unit, &over); i++)
+      continue;
+  hf_unit_finish (unit);
+}
