@@ -44,3 +44,9 @@ tests_unit_test_cli_LDADD = libholdfast-cli.la tests/model/libspc-model.la $(JSO
 check_PROGRAMS += $(UNIT_TESTS_CLI)
 TESTS += $(UNIT_TESTS_CLI) tests/cli/test-program tests/cli/test-completion
 dist_check_SCRIPTS += tests/cli/test-program tests/cli/test-completion
+
+# The example of doc/, with nothing but the public headers and the shared library.
+check_PROGRAMS += doc/example
+doc_example_SOURCES = doc/example.c
+doc_example_CPPFLAGS = -I$(top_srcdir)/include
+doc_example_LDADD = libholdfast.la $(GLIB_LIBS)
