@@ -202,6 +202,9 @@ HF_PUBLIC const HfLuIdentity *hf_lu_get_identity (HfLu *lu, GError **error);
    (tcm_loop). Never NULL; transport_id.length 0 if unknown. Valid as long as lu. */
 HF_PUBLIC const HfNexus *hf_lu_get_nexus (HfLu *lu);
 
+/* The deadline of each command from now on, instead of that of HfLuOptions. 0: HF_SCSI_TIMEOUT_DEFAULT_MS. */
+HF_PUBLIC void hf_lu_set_timeout (HfLu *lu, guint timeout_ms);
+
 /* Commands sent since open, INQUIRYs and repetitions included. */
 HF_PUBLIC guint hf_lu_get_commands (HfLu *lu);
 

@@ -63,11 +63,23 @@ hf_session_add (HfSession *session, const HfOptions *options, const char *addres
   g_hash_table_replace (session->lus, nexus_words (options, address), lu);
 }
 
+/* NULL: not open. */
+static HfLu *
+find_lu (HfSession *session, const HfOptions *options, const char *address)
+{
+  g_autofree char *words = nexus_words (options, address);
+  HfLu *lu = g_hash_table_lookup (session->lus, words);
+
+  if (lu)
+    hf_lu_set_timeout (lu, options->timeout_ms);
+  return lu;
+}
+
 HfLu *
 hf_session_open (HfSession *session, const HfOptions *options, const char *address, GError **error)
 {
   g_autofree char *words = nexus_words (options, address);
-  HfLu *lu = g_hash_table_lookup (session->lus, words);
+  HfLu *lu = find_lu (session, options, address);
 
   if (lu)
     return lu;
@@ -151,10 +163,8 @@ hf_session_open_all (HfSession *session, const HfOptions *options, char *const *
 
   if (!refuse_twice (addresses, error))
     return FALSE;
-  for (guint i = 0; i < n; i++) {
-    g_autofree char *words = nexus_words (options, addresses[i]);
-    jobs[i] = (OpenJob){ options, addresses[i], identities, g_hash_table_lookup (session->lus, words), NULL };
-  }
+  for (guint i = 0; i < n; i++)
+    jobs[i] = (OpenJob){ options, addresses[i], identities, find_lu (session, options, addresses[i]), NULL };
   if (n > 0)
     run_jobs (jobs, n);
 

@@ -87,6 +87,12 @@ hf_lu_get_nexus (HfLu *lu)
   return &lu->nexus;
 }
 
+void
+hf_lu_set_timeout (HfLu *lu, guint timeout_ms)
+{
+  lu->timeout_ms = timeout_ms ?: HF_SCSI_TIMEOUT_DEFAULT_MS;
+}
+
 guint
 hf_lu_get_commands (HfLu *lu)
 {
