@@ -233,7 +233,9 @@ print_unit (HfRun *run, const HfMoveUnit *unit, WhoseData *data)
   g_string_append_printf (run->text, "%s (%s)\n", unit->name, unit->device ? unit->device : "no device");
   if (unit->has_before)
     hf_table_print_observation ("before", &unit->before, whose, data, run->text);
-  if (unit->has_after)
+  if (unit->has_before && unit->has_after && hf_pr_observation_equal (&unit->before, &unit->after))
+    g_string_append (run->text, "  after: the same\n");
+  else if (unit->has_after)
     hf_table_print_observation ("after", &unit->after, whose, data, run->text);
   g_string_append_printf (run->text, "  verdict: %s", hf_verdict_to_string (unit->verdict));
   if (!unit->certain)
