@@ -50,11 +50,13 @@ guint64
 hf_iscsi_isid_from_name (const char *initiator_name)
 {
   g_autoptr (GChecksum) checksum = g_checksum_new (G_CHECKSUM_SHA256);
+  /* Targets compare names without case: the same name in other letters has to be the same nexus. */
+  g_autofree char *name = g_ascii_strdown (initiator_name, -1);
   guint8 digest[32];
   gsize length = sizeof digest;
   guint64 isid = 0x80;
 
-  g_checksum_update (checksum, (const guchar *)initiator_name, -1);
+  g_checksum_update (checksum, (const guchar *)name, -1);
   g_checksum_get_digest (checksum, digest, &length);
   for (guint i = 0; i < 5; i++)
     isid = isid << 8 | digest[i];

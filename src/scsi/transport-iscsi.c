@@ -53,6 +53,7 @@ typedef struct {
   HfIscsiAddress *address;
   struct iscsi_context *context; /* NULL: not logged in */
   gboolean broken;               /* the connection failed under us */
+  char *why;                     /* libiscsi's words for it, before it put others over them */
   Wait wait;
   HfWorker *resolver;
 } Iscsi;
@@ -99,13 +100,14 @@ drop (Iscsi *self)
     iscsi_destroy_context (self->context);
   self->context = NULL;
   self->broken = FALSE;
+  g_clear_pointer (&self->why, g_free);
 }
 
 /* libiscsi's last message on one line. */
 static char *
 reason (Iscsi *self)
 {
-  const char *text = self->context ? iscsi_get_error (self->context) : NULL;
+  const char *text = self->why ?: self->context ? iscsi_get_error (self->context) : NULL;
   g_autofree char *line = g_strdup (text && *text ? text : "the connection was closed");
 
   g_strdelimit (line, "\n\r\t", ' ');
@@ -127,8 +129,11 @@ connection_changed (struct iscsi_context *context, int status, void *data, void 
 {
   Iscsi *self = user_data;
 
-  if (status != SCSI_STATUS_GOOD)
+  if (status != SCSI_STATUS_GOOD) {
     self->broken = TRUE;
+    g_free (self->why);
+    self->why = g_strdup (iscsi_get_error (context));
+  }
   waited (context, status, data, &self->wait);
 }
 

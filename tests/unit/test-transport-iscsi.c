@@ -580,6 +580,7 @@ test_isids (void)
   /* A rerun, of a later version too, has to be the same nexus. */
   g_assert_cmphex (a, ==, G_GUINT64_CONSTANT (0x8075bdbcc80d));
   g_assert_cmphex (b, !=, a);
+  g_assert_cmphex (hf_iscsi_isid_from_name ("IQN.2026-11.org.example:A"), ==, a);
   g_assert_true (hf_iscsi_isid_is_valid (a) && hf_iscsi_isid_is_valid (b));
   for (guint i = 0; i < G_N_ELEMENTS (refused); i++) {
     const HfLuOptions options = { .initiator_name = INITIATOR, .has_isid = TRUE, .isid = refused[i] };
