@@ -225,7 +225,7 @@ make_name (void)
 static gboolean
 take_options (HfIscsiAddress *self, const HfLuOptions *options, GError **error)
 {
-  self->initiator_name = options->initiator_name ? g_strdup (options->initiator_name) : read_name_file (NAME_FILE) ?: make_name ();
+  self->initiator_name = g_strdup (options->initiator_name) ?: read_name_file (NAME_FILE) ?: make_name ();
   if (!check_name (self->initiator_name, self->initiator_name, error))
     return FALSE;
   self->isid = options->has_isid ? options->isid : hf_iscsi_isid_from_name (self->initiator_name);
