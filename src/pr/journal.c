@@ -70,8 +70,9 @@ void
 hf_journal_summary_learn (HfJournalSummary *summary, const HfJournalEntry *entry)
 {
   if (entry->kind == HF_JOURNAL_UNDONE) {
-    guint32 generation = summary->generation;
-    *summary = (HfJournalSummary){ .generation = generation };
+    summary->registers_sent -= summary->registers_sent > 0;
+    summary->register_unverified = FALSE;
+    summary->take_over_sent &= summary->registers_sent > 0;
     return;
   }
   if (entry->kind == HF_JOURNAL_VERIFIED) {

@@ -25,13 +25,13 @@
 typedef enum {
   HF_JOURNAL_INTENT,   /* step is about to be sent */
   HF_JOURNAL_VERIFIED, /* the LU was read after step, and step is as it should be */
-  HF_JOURNAL_UNDONE    /* the LU was read: nothing of ours is left of what the intents did */
+  HF_JOURNAL_UNDONE    /* one REGISTER of ours was not executed, or is gone again */
 } HfJournalKind;
 #define HF_N_JOURNAL_KINDS (HF_JOURNAL_UNDONE + 1)
 
 /* What the entries of one LU add up to. */
 typedef struct {
-  guint registers_sent;         /* intents of REGISTER since the last UNDONE: so many nexuses of ours may be listed */
+  guint registers_sent;         /* intents of REGISTER less UNDONE: so many nexuses of ours may be listed */
   gboolean register_unverified; /* the last intent of a REGISTER has no VERIFIED or UNDONE behind it */
   gboolean take_over_sent;      /* an intent of PREEMPT is there */
   guint32 generation;           /* PRGENERATION seen before the last REGISTER */

@@ -58,31 +58,52 @@ hf_unit_is_any_touched (HfUnit *unit)
   return FALSE;
 }
 
-/* A REGISTER of ours is known to be gone, or never to have been executed. */
+/* A REGISTER of ours is gone again, or was never executed. */
 static gboolean
 forget_register (HfUnit *unit, guint nexus, const char *step)
 {
   HfPlanProgress *progress = &unit->input.progress;
-  unit->touched[nexus] = FALSE;
   if (progress->register_unverified && (progress->unverified_nexus == nexus || progress->unverified_nexus == HF_NEXUS_ANY))
     progress->register_unverified = FALSE;
-  if (hf_unit_is_any_touched (unit)) {
-    progress->registers_sent -= progress->registers_sent > 0;
-    return hf_unit_write_journal (unit, HF_JOURNAL_VERIFIED, step, nexus, HF_ACTION_REGISTER);
-  }
-  progress->registers_sent = 0;
+  progress->registers_sent -= progress->registers_sent > 0;
   return hf_unit_write_journal (unit, HF_JOURNAL_UNDONE, step, nexus, HF_ACTION_NONE);
+}
+
+/* This nexus answered that it is not registered (any more). If the target may have taken a new login for another nexus, the
+   registration that was made before it may be listed for ever: the journal goes on accounting for it. */
+static gboolean
+forget_registration (HfUnit *unit, guint nexus, HfAnswer answer)
+{
+  gboolean stale = unit->stale[nexus] && !unit->seen.full && answer == HF_ANSWER_CONFLICT;
+  unit->ours[nexus].known = HF_REGISTERED_NONE;
+  unit->touched[nexus] = FALSE;
+  return stale || forget_register (unit, nexus, "back-out");
 }
 
 /* ---- looking ---- */
 
-/* What answers told of a nexus holds as long as nobody else acts. */
+/* What answers told of a nexus holds as long as nobody else acts, and as long as it is the same nexus. */
 static void
 doubt_answers (HfUnit *unit)
 {
-  static const HfRegistered doubted[HF_N_REGISTERED] = { [HF_REGISTERED_KEY] = HF_REGISTERED_SOME };
   for (guint i = 0; i < unit->n_lus; i++)
-    unit->ours[i].known = doubted[unit->ours[i].known];
+    unit->ours[i].known = HF_REGISTERED_UNKNOWN;
+}
+
+static void
+doubt_new_logins (HfUnit *unit)
+{
+  HfPlanProgress *progress = &unit->input.progress;
+  for (guint i = 0; i < unit->n_lus; i++) {
+    guint logins = hf_lu_get_logins (unit->exec[i].lu);
+    if (logins == unit->logins[i])
+      continue;
+    unit->logins[i] = logins;
+    unit->stale[i] |= unit->touched[i];
+    unit->ours[i].known = HF_REGISTERED_UNKNOWN;
+    if (progress->register_unverified && progress->unverified_nexus == i)
+      progress->unverified_nexus = HF_NEXUS_ANY;
+  }
 }
 
 /* The nexuses stand in for each other: the picture is the LU's. */
@@ -97,6 +118,7 @@ hf_unit_look (HfUnit *unit, HfObserve observe)
     return FALSE;
   if (unit->result.has_before && !unit->uncounted && seen.generation != unit->seen.generation + unit->counted)
     doubt_answers (unit);
+  doubt_new_logins (unit);
   unit->counted = 0;
   unit->uncounted = FALSE;
   hf_pr_observation_clear (&unit->seen);
@@ -215,6 +237,7 @@ after_register (HfUnit *unit, guint nexus, HfAnswer answer)
   ours->known = learnt[ours->known][0][answer];
   if (answer == HF_ANSWER_CONFLICT)
     return forget_register (unit, nexus, "register");
+  unit->touched[nexus] = TRUE;
   progress->acted = TRUE;
   progress->registers_since += progress->taken_over && answer == HF_ANSWER_GOOD;
   return TRUE;
@@ -236,7 +259,7 @@ after_take_over (HfUnit *unit, guint nexus, HfAnswer answer)
   if (answer == HF_ANSWER_CONFLICT) {
     /* This nexus is not registered with K any more: we were fenced meanwhile. The look that follows says by what. */
     unit->take_over_sent = FALSE;
-    unit->ours[nexus].known = HF_REGISTERED_NOT_KEY;
+    unit->ours[nexus].known = HF_REGISTERED_UNKNOWN;
     return TRUE;
   }
   progress->acted = TRUE;
@@ -255,9 +278,11 @@ static gboolean
 after_unregister (HfUnit *unit, guint nexus, HfAnswer answer)
 {
   unit->surprises += answer == HF_ANSWER_UNCLEAR;
-  unit->ours[nexus].known = answer == HF_ANSWER_UNCLEAR ? HF_REGISTERED_UNKNOWN : HF_REGISTERED_NONE;
   unit->input.progress.acted = TRUE;
-  return answer == HF_ANSWER_UNCLEAR || forget_register (unit, nexus, "back-out");
+  if (answer != HF_ANSWER_UNCLEAR)
+    return forget_registration (unit, nexus, answer);
+  unit->ours[nexus].known = HF_REGISTERED_UNKNOWN;
+  return TRUE;
 }
 
 static void
@@ -268,7 +293,6 @@ before_register (HfUnit *unit, guint nexus)
   progress->register_unverified = TRUE;
   progress->unverified_nexus = nexus;
   progress->register_generation = unit->seen.generation;
-  unit->touched[nexus] = TRUE;
 }
 
 static gboolean (*const after_action[]) (HfUnit *unit, guint nexus, HfAnswer answer) = {
@@ -297,6 +321,7 @@ hf_unit_act (HfUnit *unit)
     before_register (unit, nexus);
   unit->take_over_sent |= action == HF_ACTION_TAKE_OVER;
   HfAnswer answer = hf_unit_send (unit, action, nexus, step, &result);
+  doubt_new_logins (unit);
   if (!after_action[action](unit, nexus, answer))
     return FALSE;
   unit->look = again ? "verify-register-again" : action_names[action].look;
@@ -319,8 +344,7 @@ back_out_nexus (HfUnit *unit, guint nexus)
   for (guint i = 0; i < BACK_OUT_ATTEMPTS && answer == HF_ANSWER_UNCLEAR; i++)
     answer = hf_unit_send (unit, HF_ACTION_UNREGISTER, nexus, "back-out", &result);
   if (answer != HF_ANSWER_UNCLEAR) {
-    unit->ours[nexus].known = HF_REGISTERED_NONE;
-    forget_register (unit, nexus, "back-out");
+    forget_registration (unit, nexus, answer);
     return;
   }
   hf_unit_add_note (unit, "the registration of this nexus could not be taken back; run the command again");

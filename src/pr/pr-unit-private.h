@@ -22,6 +22,8 @@ struct _HfUnit {
   HfPrExec exec[HF_PR_NEXUSES_MAX];
   HfPlanNexus ours[HF_PR_NEXUSES_MAX];
   gboolean touched[HF_PR_NEXUSES_MAX]; /* a REGISTER of ours may stand here */
+  gboolean stale[HF_PR_NEXUSES_MAX];   /* and the link was set up anew since */
+  guint logins[HF_PR_NEXUSES_MAX];     /* hf_lu_get_logins at the last look */
   HfPlanInput input;
   HfPlan plan;
   HfPrObservation seen;

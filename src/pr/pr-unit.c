@@ -69,6 +69,7 @@ hf_unit_add_lu (HfUnit *unit, HfLu *lu)
     return FALSE;
   guint i = unit->n_lus++;
   unit->exec[i].lu = lu;
+  unit->logins[i] = hf_lu_get_logins (lu);
   unit->ours[i].nexus = *hf_lu_get_nexus (lu);
   unit->input.n_ours = unit->n_lus;
   unit->result.commands++; /* the INQUIRY that proved the identity, even if it was sent long before */

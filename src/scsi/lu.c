@@ -94,6 +94,12 @@ hf_lu_set_timeout (HfLu *lu, guint timeout_ms)
 }
 
 guint
+hf_lu_get_logins (HfLu *lu)
+{
+  return lu->transport->ops->get_logins != NULL ? lu->transport->ops->get_logins (lu->transport) : 0;
+}
+
+guint
 hf_lu_get_commands (HfLu *lu)
 {
   return lu->commands;

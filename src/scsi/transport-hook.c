@@ -31,10 +31,17 @@ get_transport_id (HfTransport *transport, HfTransportId *ret)
   *ret = hf_lu_get_nexus (((Hook *)transport)->lu)->transport_id;
 }
 
+static guint
+get_logins (HfTransport *transport)
+{
+  return hf_lu_get_logins (((Hook *)transport)->lu);
+}
+
 static const HfTransportOps hook_ops = {
   .name = "hook",
   .execute = execute,
   .get_transport_id = get_transport_id,
+  .get_logins = get_logins,
   .free = (void (*) (HfTransport *))g_free,
 };
 

@@ -54,6 +54,7 @@ typedef struct {
   struct iscsi_context *context; /* NULL: not logged in */
   gboolean broken;               /* the connection failed under us */
   char *why;                     /* libiscsi's words for it, before it put others over them */
+  guint n_logins;                /* since open */
   Wait wait;
   HfWorker *resolver;
 } Iscsi;
@@ -368,6 +369,7 @@ ensure_login (Iscsi *self, gint64 deadline, GError **error)
 
   if (self->context && is_alive (self))
     return TRUE;
+  self->n_logins++; /* also one that fails: the target may have let us in */
   if (login (self, deadline, &local))
     return TRUE;
   if (local->code != HF_SCSI_ERROR_TIMEOUT)
@@ -511,6 +513,12 @@ iscsi_drop_link (HfTransport *transport)
   drop ((Iscsi *)transport);
 }
 
+static guint
+iscsi_get_logins (HfTransport *transport)
+{
+  return ((Iscsi *)transport)->n_logins;
+}
+
 static void
 iscsi_get_transport_id (HfTransport *transport, HfTransportId *ret)
 {
@@ -548,6 +556,7 @@ static const HfTransportOps iscsi_ops = {
   .name = "iscsi",
   .execute = iscsi_execute,
   .drop_link = iscsi_drop_link,
+  .get_logins = iscsi_get_logins,
   .get_transport_id = iscsi_get_transport_id,
   .free = iscsi_free,
 };

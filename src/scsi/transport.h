@@ -24,6 +24,9 @@ typedef struct {
   /* Drop the link as if it had been cut: the next execute starts a new one. For injected faults. NULL: nothing to drop. */
   void (*drop_link) (HfTransport *transport);
 
+  /* How often the link was set up again since open. NULL: it never is. */
+  guint (*get_logins) (HfTransport *transport);
+
   /* Our own initiator port; returns with length 0 if unknown. Never NULL. */
   void (*get_transport_id) (HfTransport *transport, HfTransportId *ret);
 

@@ -13,7 +13,7 @@
 typedef struct {
   HfTransport transport;
   HfModelWire *wire;
-  guint nexus;
+  guint nexus, n_logins;
   gboolean identified, link_lost;
 } ModelTransport;
 
@@ -124,6 +124,7 @@ model_execute (HfTransport *transport, const HfScsiCommand *command, gint64 dead
   if (self->link_lost && fault != HF_MODEL_FAULT_LINK_BEFORE) {
     self->nexus = hf_model_relogin (wire->model, self->nexus);
     self->link_lost = FALSE;
+    self->n_logins++;
   }
   if (wire->before != NULL)
     wire->before (wire->model, self->nexus, index, command->cdb, wire->user_data);
@@ -138,6 +139,12 @@ static void
 model_drop_link (HfTransport *transport)
 {
   ((ModelTransport *)transport)->link_lost = TRUE;
+}
+
+static guint
+model_get_logins (HfTransport *transport)
+{
+  return ((ModelTransport *)transport)->n_logins;
 }
 
 static void
@@ -160,6 +167,7 @@ static const HfTransportOps model_ops = {
   .name = "model",
   .execute = model_execute,
   .drop_link = model_drop_link,
+  .get_logins = model_get_logins,
   .get_transport_id = model_get_transport_id,
   .free = model_free,
 };

@@ -144,6 +144,8 @@ static const SummaryCase summary_cases[] = {
   { "RU", { 1, TRUE, FALSE, 1 } }, /* an unregister that may not have arrived undoes nothing */
   { "RUx", { 0, FALSE, FALSE, 1 } },
   { "RvTUx", { 0, FALSE, FALSE, 1 } },
+  { "RRx", { 1, FALSE, FALSE, 2 } }, /* one of two is gone: the other still counts */
+  { "RvRx", { 1, FALSE, FALSE, 3 } },
   { "RxR", { 1, TRUE, FALSE, 3 } },
   { "RvTxT", { 0, FALSE, TRUE, 1 } },
   { "U", { 0, FALSE, FALSE, 0 } },
