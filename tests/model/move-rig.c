@@ -47,7 +47,7 @@ rig_full_status (const RigCase *c)
 gboolean
 rig_told (const RigCase *c)
 {
-  return rig_full_status (c) && c->identified;
+  return rig_full_status (c) && c->identified == RIG_ID_BOTH;
 }
 
 /* ---- looking at the model ---- */
@@ -323,6 +323,12 @@ watch_others (Rig *rig, const guint8 *cdb, guint index)
     rig_violation (rig, "S4: command %u changed the reservation of another", index);
 }
 
+static gboolean
+is_cut_off (const Rig *rig, guint index)
+{
+  return rig->wire.dead && rig->wire.fault_at != 0 && index >= rig->wire.fault_at;
+}
+
 /* A fenced VM stays fenced; the one REGISTER that came too late is found out at the next look and does nothing meanwhile. */
 static void
 watch_fence (Rig *rig, const guint8 *cdb, guint index)
@@ -332,7 +338,7 @@ watch_fence (Rig *rig, const guint8 *cdb, guint index)
 
   if (rig->resurrected && cdb[0] != 0x12 && cdb[0] != 0x5e && !(cdb[0] == 0x5f && cdb[1] == REGISTER))
     rig_violation (rig, "S3: command %u (%02x %02x) of a fenced VM", index, cdb[0], cdb[1]);
-  if (rig->resurrected && cdb[0] == 0x5e && ++rig->reads > READS_PER_OBSERVATION)
+  if (rig->resurrected && cdb[0] == 0x5e && !is_cut_off (rig, index) && ++rig->reads > READS_PER_OBSERVATION)
     rig_violation (rig, "S3: command %u: K of a fenced VM stays registered", index);
   if (rig->resurrected && !rig_has_key (&rig->model, own))
     rig->resurrected = FALSE;
@@ -364,6 +370,7 @@ before_command (HfModel *model, guint nexus, guint index, const guint8 *cdb, gpo
     third_party (rig);
   if (rig->also != NULL)
     rig->also (model, nexus, index, cdb, rig->also_data);
+  rig->own = nexus; /* on tgt another one after a lost link */
   rig->pre = *model;
 }
 
@@ -472,7 +479,8 @@ rig_make_record (const HfModel *model, const RigCase *c, const guint *sources, g
     saved.aptpl = c->aptpl == 1;
     saved.key_count = saved.n_nexuses = n_sources;
     for (guint i = 0; i < n_sources; i++)
-      nexuses[i] = c->identified ? model->nexuses[sources[i]].id : (HfNexus){ 0 };
+      nexuses[i] =
+          c->identified == RIG_ID_BOTH || c->identified == RIG_ID_RECORD ? model->nexuses[sources[i]].id : (HfNexus){ 0 };
   }
   hf_record_add (record, &saved, &error);
   g_assert_no_error (error);
@@ -525,7 +533,7 @@ rig_run (Rig *rig, const char *state_dir)
 
   if (rig->record == NULL)
     rig->record = rig_make_record (&rig->model, &rig->c, &source, 1);
-  lu = hf_model_lu_new (&rig->wire, rig->own, rig->c.identified != 0);
+  lu = hf_model_lu_new (&rig->wire, rig->own, rig->c.identified == RIG_ID_BOTH || rig->c.identified == RIG_ID_OURS);
   move = hf_move_new (rig->record, &options, &error);
   g_assert_no_error (error);
   rig->verdict = HF_VERDICT_ERROR;
@@ -536,6 +544,9 @@ rig_run (Rig *rig, const char *state_dir)
   }
   run_verb (rig, move);
   keep_result (rig, hf_move_get_unit (move, 0));
+  if (g_getenv ("HOLDFAST_MODEL_CASE") != NULL)
+    g_printerr ("# %s %s%s(%s)\n", hf_verdict_to_string (rig->verdict), rig->prepared ? "prepared " : "",
+                rig->committed ? "committed " : "", rig->text);
 }
 
 /* ---- a case as a line ---- */
@@ -601,5 +612,6 @@ rig_case_parse (const char *text, RigCase *ret)
   for (guint i = 0; words[i] != NULL && words[i][0] != '#'; i++)
     if (words[i][0] != '\0' && !parse_member (words[i], ret))
       return FALSE;
-  return ret->target < RIG_N_TARGETS && ret->action < RIG_N_ACTIONS && ret->verb < RIG_N_VERBS && ret->fault < HF_N_MODEL_FAULTS;
+  return ret->target < RIG_N_TARGETS && ret->action < RIG_N_ACTIONS && ret->verb < RIG_N_VERBS && ret->fault < HF_N_MODEL_FAULTS
+         && ret->identified < RIG_N_IDENTIFIED;
 }

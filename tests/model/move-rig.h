@@ -25,6 +25,10 @@ enum { RIG_S, RIG_D, RIG_T, RIG_NEXUSES };
 typedef enum { RIG_SPC, RIG_SPC_BLIND, RIG_LIO, RIG_LIO_BLIND, RIG_TGT } RigTarget; /* blind: no READ FULL STATUS */
 #define RIG_N_TARGETS (RIG_TGT + 1)
 
+/* Whose TransportIDs are known: nobody's, ours and in the record the source's, ours only, the record's only. */
+typedef enum { RIG_ID_NONE, RIG_ID_BOTH, RIG_ID_OURS, RIG_ID_RECORD } RigIdentified;
+#define RIG_N_IDENTIFIED (RIG_ID_RECORD + 1)
+
 typedef enum { RIG_NO_KEY, RIG_HAS_KEY, RIG_HAS_OTHER } RigKey;
 
 /* What somebody else does, at one instant. */
@@ -110,7 +114,7 @@ void rig_violation (Rig *rig, const char *format, ...) G_GNUC_PRINTF (2, 3);
 guint rig_own (const RigCase *c);
 guint rig_peer (const RigCase *c);
 gboolean rig_full_status (const RigCase *c);
-/* READ FULL STATUS works and we know who we are. */
+/* READ FULL STATUS works and all names are known. */
 gboolean rig_told (const RigCase *c);
 
 gboolean rig_has_key (const HfModel *model, guint nexus);
