@@ -147,12 +147,6 @@ model_get_logins (HfTransport *transport)
   return ((ModelTransport *)transport)->n_logins;
 }
 
-static guint
-model_get_logins (HfTransport *transport)
-{
-  return ((ModelTransport *)transport)->logins;
-}
-
 static void
 model_get_transport_id (HfTransport *transport, HfTransportId *ret)
 {
@@ -173,7 +167,6 @@ static const HfTransportOps model_ops = {
   .name = "model",
   .execute = model_execute,
   .drop_link = model_drop_link,
-  .get_logins = model_get_logins,
   .get_logins = model_get_logins,
   .get_transport_id = model_get_transport_id,
   .free = model_free,
