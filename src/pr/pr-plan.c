@@ -510,6 +510,7 @@ fill_plan (const HfFacts *facts, HfPlan *plan)
   for (guint i = 0; i < facts->in->n_ours; i++)
     plan->registered[i] = facts->registered[i] == HF_REGISTERED_KEY;
   plan->peer = facts->peer;
+  plan->told_apart = facts->told_apart;
   plan->register_verified = progress->register_unverified && !facts->unsettled && !facts->resurrected;
   gboolean has =
       plan->verdict == HF_VERDICT_UNCHANGED || plan->verdict == HF_VERDICT_MOVED || plan->verdict == HF_VERDICT_TYPE_CHANGED;

@@ -72,6 +72,7 @@ typedef struct {
   HfAction action;
   guint nexus; /* index of ours that sends action */
   guint8 take_over_type;
+  gboolean told_apart; /* READ FULL STATUS works and all our TransportIDs are known: no answer is needed to know our nexuses */
   gboolean register_verified;             /* the unverified REGISTER was checked by this observation and stands */
   gboolean registered[HF_PR_NEXUSES_MAX]; /* of ours: K is there by now, as far as known */
   guint peer;                             /* registrations of K on the peer's nexuses */

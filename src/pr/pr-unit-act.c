@@ -25,6 +25,13 @@ static const struct {
 };
 G_STATIC_ASSERT (G_N_ELEMENTS (action_names) == HF_N_ACTIONS);
 
+/* READ FULL STATUS shows this nexus' registration. */
+static gboolean
+is_told (HfUnit *unit, guint nexus)
+{
+  return unit->seen.full && unit->ours[nexus].nexus.transport_id.length != 0;
+}
+
 /* ---- journal ---- */
 
 gboolean
@@ -132,6 +139,21 @@ hf_unit_look (HfUnit *unit, HfObserve observe)
   return TRUE;
 }
 
+gboolean
+hf_unit_settle_unanswered (HfUnit *unit, gboolean write)
+{
+  HfPlanProgress *progress = &unit->input.progress;
+  guint nexus = progress->unverified_nexus;
+  gboolean told = is_told (unit, nexus != HF_NEXUS_ANY ? nexus : 0);
+  if (!progress->register_unverified || unit->register_answered || told || unit->seen.generation != progress->register_generation)
+    return TRUE;
+  if (nexus != HF_NEXUS_ANY)
+    unit->touched[nexus] = unit->touched_before;
+  progress->register_unverified = FALSE;
+  progress->registers_sent -= progress->registers_sent > 0;
+  return !write || hf_unit_write_journal (unit, HF_JOURNAL_UNDONE, "register", nexus == HF_NEXUS_ANY ? 0 : nexus, HF_ACTION_NONE);
+}
+
 /* Before anything was sent a lost link is an error; afterwards the LU must be read if it can be. */
 gboolean
 hf_unit_look_until_seen (HfUnit *unit)
@@ -232,12 +254,13 @@ after_register (HfUnit *unit, guint nexus, HfAnswer answer)
 {
   HfPlanProgress *progress = &unit->input.progress;
   HfPlanNexus *ours = &unit->ours[nexus];
-  gboolean told = unit->seen.full && ours->nexus.transport_id.length != 0;
+  gboolean told = is_told (unit, nexus);
   unit->surprises += answer == HF_ANSWER_UNCLEAR || (answer == HF_ANSWER_CONFLICT && told);
   ours->known = learnt[ours->known][0][answer];
   if (answer == HF_ANSWER_CONFLICT)
     return forget_register (unit, nexus, "register");
   unit->touched[nexus] = TRUE;
+  unit->register_answered = answer == HF_ANSWER_GOOD;
   progress->acted = TRUE;
   progress->registers_since += progress->taken_over && answer == HF_ANSWER_GOOD;
   return TRUE;
@@ -293,6 +316,7 @@ before_register (HfUnit *unit, guint nexus)
   progress->register_unverified = TRUE;
   progress->unverified_nexus = nexus;
   progress->register_generation = unit->seen.generation;
+  unit->touched_before = unit->touched[nexus];
 }
 
 static gboolean (*const after_action[]) (HfUnit *unit, guint nexus, HfAnswer answer) = {
@@ -325,7 +349,7 @@ hf_unit_act (HfUnit *unit)
   if (!after_action[action](unit, nexus, answer))
     return FALSE;
   unit->look = again ? "verify-register-again" : action_names[action].look;
-  gboolean told = unit->seen.full && unit->ours[nexus].nexus.transport_id.length != 0;
+  gboolean told = is_told (unit, nexus);
   gboolean nothing_changed = answer == HF_ANSWER_CONFLICT && !told && (action == HF_ACTION_REGISTER || action == HF_ACTION_PROBE);
   if (!nothing_changed)
     unit->seen_at = 0;

@@ -22,6 +22,8 @@ struct _HfUnit {
   HfPrExec exec[HF_PR_NEXUSES_MAX];
   HfPlanNexus ours[HF_PR_NEXUSES_MAX];
   gboolean touched[HF_PR_NEXUSES_MAX]; /* a REGISTER of ours may stand here */
+  gboolean touched_before;             /* ... the last REGISTER */
+  gboolean register_answered;          /* with GOOD */
   gboolean stale[HF_PR_NEXUSES_MAX];   /* and the link was set up anew since */
   guint logins[HF_PR_NEXUSES_MAX];     /* hf_lu_get_logins at the last look */
   HfPlanInput input;
@@ -68,6 +70,10 @@ gboolean hf_unit_write_journal (HfUnit *unit, HfJournalKind kind, const char *st
 gboolean hf_unit_look (HfUnit *unit, HfObserve observe);
 /* The same, again and again once something was sent. FALSE, and failed: the LU cannot be read. */
 gboolean hf_unit_look_until_seen (HfUnit *unit);
+
+/* A REGISTER without an answer, and PRGENERATION as before it: it was not executed, so what the nexus has is its own. write: into
+   the journal. FALSE, and failed: that did not work. */
+gboolean hf_unit_settle_unanswered (HfUnit *unit, gboolean write);
 
 gboolean hf_unit_is_any_touched (HfUnit *unit);
 gboolean hf_unit_learn_aptpl (HfUnit *unit, guint nexus);

@@ -98,7 +98,7 @@ hf_unit_is_settled (HfUnit *unit)
     return TRUE;
   /* Without READ FULL STATUS the journal accounts for our K as long as the peer's is listed beside it. */
   gboolean over = unit->result.accepted && unit->plan.action == HF_ACTION_NONE && unit->decided;
-  return over && !progress->register_unverified && (unit->plan.peer == 0 || unit->seen.full);
+  return over && !progress->register_unverified && (unit->plan.peer == 0 || unit->plan.told_apart);
 }
 
 /* ---- deadline, results ---- */
@@ -252,7 +252,9 @@ hf_unit_give_up (HfUnit *unit)
 static gboolean
 step (HfUnit *unit, gboolean commit, gboolean *ret_over)
 {
-  if ((unit->seen_at == 0 && !hf_unit_look_until_seen (unit)) || !decide (unit) || !note_verified (unit))
+  if (unit->seen_at == 0 && (!hf_unit_look_until_seen (unit) || !hf_unit_settle_unanswered (unit, TRUE)))
+    return FALSE;
+  if (!decide (unit) || !note_verified (unit))
     return FALSE;
   *ret_over = unit->plan.action == HF_ACTION_NONE || (!commit && unit->plan.action == HF_ACTION_TAKE_OVER);
   if (*ret_over)
@@ -333,7 +335,7 @@ hf_unit_check (HfUnit *unit)
   if (!hf_unit_is_reachable (unit))
     return;
   hf_unit_start (unit);
-  if (!hf_unit_is_none (unit) && hf_unit_look_until_seen (unit))
+  if (!hf_unit_is_none (unit) && hf_unit_look_until_seen (unit) && hf_unit_settle_unanswered (unit, FALSE))
     decide (unit);
   unit->decided = FALSE;
   unit->seen_at = 0;
