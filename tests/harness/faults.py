@@ -153,7 +153,10 @@ def inject(world, type, point, action):
         check_equal(picture["reservation"], ((0 if is_all(type) else K), type), f"{where}: the reservation")
     if reply["result"] != 0:
         check(world.unit(reply)["error"] and world.unit(reply)["error"]["text"], f"{where}: an error says why", reply)
-        check(world.unit(reply)["verdict"] == "error", f"{where}: verdict {world.unit(reply)['verdict']} of a fault that changed nothing", reply)
+        # A conflict is an answer with a meaning: to REGISTER, that this nexus has another key; to PREEMPT, that it has none, and that
+        # the K that is listed is a stranger's. Both are refusals that change nothing.
+        told = ("error", "occupied", "ambiguous") if action == "conflict" else ("error",)
+        check(world.unit(reply)["verdict"] in told, f"{where}: verdict {world.unit(reply)['verdict']}", reply)
         reply = load(world, record)
     world.check_verdict(reply, [undisturbed_verdict(type), "unchanged"])
     state = final_state(type, third=True)

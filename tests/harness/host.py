@@ -156,6 +156,9 @@ class Host:
     def access(self, lu):
         """(may read, may write): what this nexus really may do, by one read and one write of block 0."""
         reply = self.call(f"access --write-zeros {shlex.quote(lu)}")
+        if reply.get("capacity") == "RESERVATION CONFLICT":
+            # LIO: exclusive access types keep READ CAPACITY from the unregistered too (target-limits.tsv).
+            return False, False
         answers = reply.get("read"), reply.get("write")
         if not all(answer in ("GOOD", "RESERVATION CONFLICT") for answer in answers):
             raise Failure(f"host {self.name}: access gave {json.dumps(reply)}\n{self.errors()}")

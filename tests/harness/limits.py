@@ -79,6 +79,10 @@ class _Session:
         return nexus.write_block(b"limit")
 
     @staticmethod
+    def _do_capacity(nexus, *_):
+        return nexus.command(b"\x25" + bytes(9), length_in=8)
+
+    @staticmethod
     def _do_scsi2_reserve(nexus, *_):
         return nexus.command(bytes([0x16, 0, 0, 0, 0, 0]))
 
@@ -162,6 +166,9 @@ def _run_no_answer(target, lun, commands):
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
+        # Who reads our output must not wait for this child.
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+        os.dup2(1, 2)
         session = _Session(target, lun)
         for words in commands.split("; "):
             answer = session.run(words)

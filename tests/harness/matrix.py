@@ -15,6 +15,8 @@ from .tap import Failure, check, check_equal
 from .world import K, KX, TYPES, State, is_all
 
 ACTIONS = ("none", "preempt", "clear", "register", "change-type", "unregister")
+# On targets that can abort: LIO over iSCSI (target-limits.tsv).
+ACTIONS_ABORT = ("preempt-abort",)
 GAPS_MAX = 60
 
 # The type that change-type changes to: each into another kind. 7 and 8 are changed by the third party, a holder like all registrants.
@@ -83,6 +85,9 @@ class Case:
     def _act_preempt(self):
         self._third_does("PREEMPT", action=4, key=KX, new_key=K, type=FENCE_TYPE[self.type])
 
+    def _act_preempt_abort(self):
+        self._third_does("PREEMPT AND ABORT", action=5, key=KX, new_key=K, type=FENCE_TYPE[self.type])
+
     def _act_clear(self):
         self._third_does("CLEAR", action=3, key=KX)
 
@@ -146,6 +151,8 @@ class Case:
             # tgt goes on using the record of the registration that it freed (target-limits.tsv): the reservation may end by itself.
             fenced.append(("fenced", State({"third": KX})))
         return fenced
+
+    _expected_preempt_abort = _expected_preempt
 
     def _expected_clear(self, _):
         return [("fenced", State({}))]

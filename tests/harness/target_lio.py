@@ -8,7 +8,6 @@ from . import nexus
 
 TARGET = "/sys/kernel/config/target"
 LIMIT = 10.0
-PORTAL = ("127.0.0.1", 3260)
 
 
 def _write(path, text):
@@ -29,16 +28,13 @@ def make_disk(number, megabytes=4):
     return folder
 
 
-def _scsi_disks():
-    return {name for name in os.listdir("/sys/block") if name.startswith("sd")}
-
-
 class _Lio:
     """What both front ends of LIO share."""
 
     name = "lio"
     full_status = True
     login_keeps_nexus = True
+    node_is_nexus = False
 
     def __enter__(self):
         return self
@@ -51,34 +47,38 @@ class _Lio:
 
 
 class LoopTarget(_Lio):
-    """tcm_loop: every name of nexuses is one more disk node of the same LUs, one more host."""
+    """tcm_loop: every name of nexuses is one more disk node of the same LUs, one more host. first_disk keeps several targets of one
+    guest apart."""
+
+    node_is_nexus = True
 
     def __init__(self, nexuses, n_luns=1, first_disk=0):
         self.disks = [make_disk(first_disk + n) for n in range(n_luns)]
         self.nodes = {}
         for number, name in enumerate(nexuses):
-            before = _scsi_disks()
-            address = f"{0x5001405000000000 + (first_disk << 8) + number:016x}"
-            tpg = f"{TARGET}/loopback/naa.{address}/tpgt_1"
+            tpg = f"{TARGET}/loopback/naa.{0x5001405000000000 + (first_disk << 8) + number:016x}/tpgt_1"
             os.makedirs(tpg)
             _write(f"{tpg}/nexus", f"naa.{0x6001405000000000 + (first_disk << 8) + number:016x}")
-            self.nodes[name] = []
             for lun, disk in enumerate(self.disks):
                 os.mkdir(f"{tpg}/lun/lun_{lun}")
                 os.symlink(disk, f"{tpg}/lun/lun_{lun}/disk")
-                self.nodes[name].append(self._wait_new(before))
-                before.add(self.nodes[name][-1])
+            with open(f"{tpg}/address") as file:
+                address = file.read().strip()
+            self.nodes[name] = [self._wait_node(f"{address}:{lun}") for lun in range(n_luns)]
 
     @staticmethod
-    def _wait_new(before):
+    def _wait_node(address):
         """The kernel scans the new LU by itself and makes the node."""
         end = time.monotonic() + LIMIT
         while time.monotonic() < end:
-            new = [name for name in _scsi_disks() - before if os.path.exists(f"/dev/{name}")]
-            if new:
-                return new[0]
+            try:
+                name = os.listdir(f"/sys/bus/scsi/devices/{address}/block")[0]
+                if os.path.exists(f"/dev/{name}"):
+                    return name
+            except (FileNotFoundError, IndexError):
+                pass
             time.sleep(0.01)  # between two looks at sysfs, which has no event to wait for
-        raise RuntimeError("a tcm_loop LU has no node")
+        raise RuntimeError(f"the tcm_loop LU {address} has no node")
 
     def host_options(self, name):
         return []
@@ -95,11 +95,11 @@ class LioIscsiTarget(_Lio):
 
     name = "lio-iscsi"
 
-    def __init__(self, n_luns=1, first_disk=100, target="iqn.2026-11.org.holdfast.test:lio"):
-        self.target, self.port = target, PORTAL[1]
-        tpg = f"{TARGET}/iscsi/{target}/tpgt_1"
+    def __init__(self, n_luns=1, first_disk=100):
+        self.target, self.portal = f"iqn.2026-11.org.holdfast.test:lio{first_disk}", ("127.0.0.1", 3260 + first_disk)
+        tpg = f"{TARGET}/iscsi/{self.target}/tpgt_1"
         os.makedirs(tpg)
-        os.mkdir(f"{tpg}/np/{PORTAL[0]}:{PORTAL[1]}")
+        os.mkdir(f"{tpg}/np/{self.portal[0]}:{self.portal[1]}")
         for lun in range(n_luns):
             disk = make_disk(first_disk + lun)
             os.mkdir(f"{tpg}/lun/lun_{lun + 1}")
@@ -113,7 +113,7 @@ class LioIscsiTarget(_Lio):
         return ["--initiator-name", f"iqn.2026-11.org.holdfast.test:{name}", "--isid", "23d%06x" % (sum(name.encode()) & 0xFFFF)]
 
     def device(self, name, lun=1):
-        return f"iscsi://{PORTAL[0]}:{PORTAL[1]}/{self.target}/{lun}"
+        return f"iscsi://{self.portal[0]}:{self.portal[1]}/{self.target}/{lun}"
 
     def nexus(self, name, lun=1):
-        return nexus.IscsiNexus(PORTAL, self.target, lun, f"iqn.2026-11.org.holdfast.test:{name}")
+        return nexus.IscsiNexus(self.portal, self.target, lun, f"iqn.2026-11.org.holdfast.test:{name}")

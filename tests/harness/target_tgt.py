@@ -37,6 +37,8 @@ class TgtTarget:
     full_status = False
     # A new login with the same initiator name and ISID is a new I_T nexus.
     login_keeps_nexus = False
+    # A second open of an address is the same I_T nexus.
+    node_is_nexus = False
 
     def __init__(self, n_luns=1, megabytes=4, target="iqn.2026-11.org.holdfast.test:disk", account=None):
         self.target, self.account = target, account

@@ -61,7 +61,7 @@ def check_steps(world):
 
 def check_usage(world, words):
     before = world.third.picture()
-    done = run_once(*words.replace("LU", world.lu("source")).split(), *world.target.host_options("usage"))
+    done = run_once(*world.target.host_options("usage"), *words.replace("LU", world.lu("source")).split())
     check_equal(done.returncode, 1, f"exit code ({done.stdout} {done.stderr})")
     check_equal(world.third.picture(), before, "the LU")
 

@@ -19,8 +19,14 @@ PASSWORD = "correct-horse-battery"
 TIMEOUT_MS = 1000
 # A deadline is kept if the program ends this much after it: the machine may be busy.
 GRACE = 2.0
+# What a load that has to undo something may take on top of its deadline, which may be the very reason for undoing it.
+BACK_OUT = 4.0
 
 TIMED_OUT, UNUSABLE = 33, 15
+
+# (type, point): each costs the deadline and, once something was registered, the time for undoing it.
+STALLS = ((0, "before-verify-register#1"), (5, "before-observe#1"), (5, "before-register#1"), (5, "after-register#1"),
+          (5, "before-take-over#1"), (5, "after-take-over#1"), (5, "before-verify-take-over#1"), (7, "after-register#1"))
 
 
 def once(*words):
@@ -98,8 +104,7 @@ def check_stalled_move(target, world, type, step):
         target.resume()
     seconds = time.monotonic() - start
     check(reply["result"] not in (0, 41), "a load without storage is no success", reply)
-    # Deadlines: of the phase that failed and of its back-out.
-    check(seconds < 3 * TIMEOUT_MS / 1000 + GRACE, f"it took {seconds:.1f} s")
+    check(seconds < TIMEOUT_MS / 1000 + BACK_OUT + GRACE, f"it took {seconds:.1f} s")
     picture = world.third.picture()
     check(K in picture["keys"], "K is visible", picture)
     if type:
@@ -127,11 +132,8 @@ def main(tap, log):
     with TgtTarget() as target:
         world = World(target, env=log.env)
         tap.case("the storage stalls: status", check_stalled, target, world)
-        for type in (0, 5, 7):
-            for step in ("before-observe#1", "before-register#1", "after-register#1", "before-verify-register#1"):
-                tap.case(f"the storage stalls {step}, type {type}", check_stalled_move, target, world, type, step)
-        for step in ("before-take-over#1", "after-take-over#1", "before-verify-take-over#1"):
-            tap.case(f"the storage stalls {step}, type 5", check_stalled_move, target, world, 5, step)
+        for type, step in STALLS:
+            tap.case(f"the storage stalls {step}, type {type}", check_stalled_move, target, world, type, step)
         tap.case("the hosts end in order, no sanitizer complained", world.close)
 
 

@@ -4,7 +4,8 @@ TESTS += tests/iscsi/run
 EXTRA_DIST += \
   tests/iscsi/run \
   tests/iscsi/commands.py \
-  tests/iscsi/faults.py \
+  tests/iscsi/injections.py \
+  tests/iscsi/kills.py \
   tests/iscsi/limits.py \
   tests/iscsi/links.py \
   tests/iscsi/matrix.py \

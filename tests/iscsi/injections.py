@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""SIGKILL and misbehaviour of the LU and of the link at every point of a move, on tgt."""
+"""Misbehaviour of the LU and of the link at every point of a move, on tgt."""
 
 import os
 import sys
@@ -14,7 +14,6 @@ from harness.world import World  # noqa: E402
 def main(tap, log):
     with TgtTarget() as target:
         world = World(target, env=log.env)
-        faults.run_kills(tap, world, log, types=(0, 1, 5, 7))
         faults.run_injections(tap, world, log, types=(0, 3, 5, 7))
         tap.case("the hosts end in order, no sanitizer complained", world.close)
 
