@@ -58,14 +58,15 @@ hf_pr_print_reservation (const HfPrReservation *reservation, GString *text, Json
 static void
 print_type_mask (const HfPrCapabilities *capabilities, GString *text, JsonObject *object)
 {
+  /* In the order of the mask's bits (SPC-4 6.15.4), as sg_persist prints them. */
+  static const guint8 order[] = { 7, 6, 5, 3, 1, 8 };
   JsonArray *types = json_array_new ();
 
   if (capabilities->type_mask_valid)
     g_string_append (text, "    Support indicated in Type mask:\n");
-  for (guint8 type = 1; type <= HF_PR_TYPE_EXCLUSIVE_ACCESS_ALL_REGISTRANTS; type++) {
+  for (guint i = 0; capabilities->type_mask_valid && i < G_N_ELEMENTS (order); i++) {
+    guint8 type = order[i];
     gboolean supported = (capabilities->type_mask >> type) & 1;
-    if (!capabilities->type_mask_valid || !hf_pr_type_is_valid (type))
-      continue;
     g_string_append_printf (text, "      %s: %d\n", hf_pr_type_to_string (type), supported);
     if (supported)
       json_array_add_int_element (types, type);

@@ -11,6 +11,8 @@
 #include "cli/block-io.h"
 #include "cli/cli.h"
 
+#define BLOCK_SIZE_DEFAULT 512
+
 static void
 report (HfRun *run, const char *name, const HfScsiResult *result)
 {
@@ -38,6 +40,9 @@ try_access (HfRun *run, HfLu *lu, gboolean write, gboolean zeros)
   hf_json_set_string (run->object, "device", hf_lu_get_address (lu));
   if (!hf_block_size (lu, &size, &capacity, &error))
     return hf_run_no_answer (run, lu, "capacity", error);
+  /* LIO refuses READ CAPACITY under types 3, 6, 8, which SPC-4 allows: then any block size shows what a data command gets. */
+  if (size == 0 && capacity.status == HF_SAM_RESERVATION_CONFLICT)
+    size = BLOCK_SIZE_DEFAULT;
   if (size == 0) {
     report (run, "capacity", &capacity);
     return TRUE;

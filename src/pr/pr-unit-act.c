@@ -158,7 +158,7 @@ hf_unit_settle_unanswered (HfUnit *unit, gboolean write)
 gboolean
 hf_unit_look_until_seen (HfUnit *unit)
 {
-  HfObserve observe = unit->result.has_before ? HF_OBSERVE_ONCE : HF_OBSERVE_TWICE;
+  HfObserve observe = unit->read_twice && !unit->input.progress.acted ? HF_OBSERVE_TWICE : HF_OBSERVE_ONCE;
   gboolean sent = hf_unit_is_any_touched (unit) || unit->take_over_sent || unit->input.progress.acted;
   while (!hf_unit_look (unit, observe)) {
     gboolean again = sent && unit->surprises < HF_SURPRISES_MAX && g_get_monotonic_time () < unit->deadline;

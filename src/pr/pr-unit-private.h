@@ -31,6 +31,7 @@ struct _HfUnit {
   HfPrObservation seen;
   gint64 seen_at; /* 0: seen is empty or out of date */
   const char *look;
+  gboolean read_twice; /* the look that follows, or the last one, if READ FULL STATUS does not work */
   HfVerdict last_verdict;
   gboolean decided;
   gboolean take_over_sent; /* and not known to have failed */

@@ -61,6 +61,7 @@ hf_unit_release (HfUnit *unit)
   if (!hf_unit_is_reachable (unit))
     return;
   hf_unit_start (unit);
+  unit->read_twice = TRUE;
   if (!hf_unit_is_none (unit))
     for (guint i = 0; i < HF_STEPS_MAX && !over && step_release (unit, &over); i++)
       continue;

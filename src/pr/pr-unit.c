@@ -222,6 +222,7 @@ decide (HfUnit *unit)
   unit->result.alternative = unit->plan.alternative;
   unit->result.type = unit->plan.type;
   unit->result.accepted = done || hf_verdict_is_accepted (verdict, unit->shared->options.on_change);
+  hf_unit_error_clear (&unit->result.error);
   if (unit->result.accepted)
     return TRUE;
   if (unit->plan.text != NULL) {
@@ -248,13 +249,28 @@ hf_unit_give_up (HfUnit *unit)
   hf_unit_fail (unit, HF_VERDICT_ERROR, &failure);
 }
 
+/* A picture read in parts is read again before it is the last word; where we go on, the look behind our own command does that. */
+static gboolean
+needs_second_reading (HfUnit *unit)
+{
+  gboolean last_word = unit->plan.action == HF_ACTION_NONE || !unit->result.accepted;
+  if (!last_word || unit->seen.full || unit->read_twice || unit->input.progress.acted)
+    return FALSE;
+  unit->read_twice = TRUE;
+  unit->seen_at = 0;
+  return TRUE;
+}
+
 /* FALSE: not accepted or failed, to be backed out. */
 static gboolean
 step (HfUnit *unit, gboolean commit, gboolean *ret_over)
 {
   if (unit->seen_at == 0 && (!hf_unit_look_until_seen (unit) || !hf_unit_settle_unanswered (unit, TRUE)))
     return FALSE;
-  if (!decide (unit) || !note_verified (unit))
+  gboolean accepted = decide (unit);
+  if (needs_second_reading (unit))
+    return TRUE;
+  if (!accepted || !note_verified (unit))
     return FALSE;
   *ret_over = unit->plan.action == HF_ACTION_NONE || (!commit && unit->plan.action == HF_ACTION_TAKE_OVER);
   if (*ret_over)
@@ -335,6 +351,7 @@ hf_unit_check (HfUnit *unit)
   if (!hf_unit_is_reachable (unit))
     return;
   hf_unit_start (unit);
+  unit->read_twice = TRUE;
   if (!hf_unit_is_none (unit) && hf_unit_look_until_seen (unit) && hf_unit_settle_unanswered (unit, FALSE))
     decide (unit);
   unit->decided = FALSE;
@@ -350,6 +367,7 @@ hf_unit_prepare (HfUnit *unit)
   if (!hf_unit_is_reachable (unit))
     return;
   hf_unit_start (unit);
+  unit->read_twice = FALSE;
   if (!hf_unit_is_none (unit))
     run (unit, FALSE);
   hf_unit_finish (unit);
