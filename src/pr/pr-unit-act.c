@@ -123,8 +123,10 @@ hf_unit_look (HfUnit *unit, HfObserve observe)
     i++;
   if (i == unit->n_lus)
     return FALSE;
-  if (unit->result.has_before && !unit->uncounted && seen.generation != unit->seen.generation + unit->counted)
+  if (unit->result.has_before && !unit->uncounted && seen.generation != unit->seen.generation + unit->counted) {
+    unit->others_acted = TRUE;
     doubt_answers (unit);
+  }
   doubt_new_logins (unit);
   unit->counted = 0;
   unit->uncounted = FALSE;

@@ -36,8 +36,9 @@ struct _HfUnit {
   gboolean decided;
   gboolean take_over_sent; /* and not known to have failed */
   gboolean aptpl_known, aptpl;
-  gboolean uncounted; /* a command since the last look whose effect on PRGENERATION differs between targets, or is not known */
-  guint counted;      /* commands since the last look that count in PRGENERATION */
+  gboolean uncounted;    /* a command since the last look whose effect on PRGENERATION differs between targets, or is not known */
+  gboolean others_acted; /* PRGENERATION moved by more than our own commands since the last decision */
+  guint counted;         /* commands since the last look that count in PRGENERATION */
   guint surprises, refusals;
   gint64 deadline;
 };

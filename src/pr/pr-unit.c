@@ -214,7 +214,8 @@ decide (HfUnit *unit)
   adopt_journal (unit);
   HfVerdict verdict = unit->plan.verdict;
   gboolean done = unit->input.progress.taken_over && verdict != HF_VERDICT_AMBIGUOUS;
-  unit->surprises += unit->decided && verdict != unit->last_verdict;
+  unit->surprises += unit->decided && (verdict != unit->last_verdict || unit->others_acted);
+  unit->others_acted = FALSE;
   unit->last_verdict = verdict;
   unit->decided = TRUE;
   unit->result.verdict = verdict;
