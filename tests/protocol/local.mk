@@ -1,1 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# The pr-helper protocol, byte by byte, against holdfast-pr-helper and qemu-pr-helper. Not part of make check: it needs root, tgt and
+# qemu-pr-helper, and nothing of it may be skipped. scripts/check runs it.
+#
+# The stand-in is loaded into both programs, so it has no sanitizers of its own; -rpath makes libtool build it as a module.
+check_LTLIBRARIES += tests/fake/sgio-standin.la
+tests_fake_sgio_standin_la_SOURCES = tests/fake/sgio-standin.c
+tests_fake_sgio_standin_la_CFLAGS = -std=gnu11 -fvisibility=hidden $(WARN_CFLAGS) $(ISCSI_CFLAGS)
+tests_fake_sgio_standin_la_LDFLAGS = -module -avoid-version -shared -rpath $(abs_builddir)
+tests_fake_sgio_standin_la_LIBADD = $(ISCSI_LIBS)
+
+EXTRA_DIST += \
+  tests/protocol/__init__.py \
+  tests/protocol/client.py \
+  tests/protocol/helper.py
