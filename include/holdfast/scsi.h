@@ -208,8 +208,8 @@ HF_PUBLIC void hf_lu_set_timeout (HfLu *lu, guint timeout_ms);
 /* Commands sent since open, INQUIRYs and repetitions included. */
 HF_PUBLIC guint hf_lu_get_commands (HfLu *lu);
 
-/* How often the link was set up again since open, with the same initiator name and ISID. Some targets take each login for a new I_T nexus:
-   a registration made before it may not be ours any more (tgt does, LIO does not). */
+/* How often the link was set up again since open, with the same initiator name and ISID. Some targets take each login for a new
+   I_T nexus: a registration made before it may not be ours any more (tgt does, LIO does not). */
 HF_PUBLIC guint hf_lu_get_logins (HfLu *lu);
 
 /* Sends command and fills ret_result with the answer. FALSE with HF_SCSI_ERROR_LINK or _TIMEOUT if there is none: the command may
