@@ -5,8 +5,11 @@ tests_model_libspc_model_la_SOURCES = \
   tests/model/spc-model.c tests/model/spc-model.h \
   tests/model/model-transport.c tests/model/model-transport.h
 
-MODEL_TESTS = tests/model/test-spc-model
+MODEL_TESTS = tests/model/test-spc-model tests/model/test-move-rules tests/model/test-move-model
 tests_model_test_spc_model_LDADD = tests/model/libspc-model.la $(GLIB_LIBS)
+tests_model_test_move_rules_LDADD = tests/model/libspc-model.la $(LDADD)
+tests_model_test_move_model_SOURCES = tests/model/test-move-model.c tests/model/move-rig.c tests/model/move-rig.h
+tests_model_test_move_model_LDADD = tests/model/libspc-model.la $(LDADD)
 
 check_PROGRAMS += $(MODEL_TESTS)
 TESTS += $(MODEL_TESTS)
