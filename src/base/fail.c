@@ -12,6 +12,7 @@
 
 #include "config.h"
 
+#include "base/descriptors.h"
 #include "base/fail.h"
 
 #include <errno.h>
@@ -216,6 +217,7 @@ open_log (const char *path, GError **error)
   if (!path || !*path || log_fd >= 0)
     return TRUE;
   fd = open (path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600);
+  fd = hf_descriptor_above_standard (fd);
   if (fd < 0) {
     g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "HOLDFAST_FAIL_LOG: %s: %s", path, g_strerror (errno));
     return FALSE;

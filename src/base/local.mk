@@ -2,5 +2,6 @@
 libholdfast_core_la_SOURCES += src/base/file-sync.c src/base/file-sync.h
 libholdfast_core_la_SOURCES += \
   src/base/deadline.h \
+  src/base/descriptors.c src/base/descriptors.h \
   src/base/fail.c src/base/fail.h \
   src/base/worker.c src/base/worker.h

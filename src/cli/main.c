@@ -6,11 +6,13 @@
  */
 #include "config.h"
 
+#include "base/descriptors.h"
 #include "base/fail.h"
 #include "cli/cli.h"
 
 #include <locale.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static char *
 describe_verbs (void)
@@ -45,8 +47,8 @@ fail (char *const *argv, const GError *error)
   return HF_EXIT_USAGE;
 }
 
-int
-main (int argc, char **argv)
+static int
+run_program (int argc, char **argv)
 {
   g_autofree char *verbs = describe_verbs ();
   const HfOptionSpec spec = { "VERB ...", "SCSI persistent reservations that follow a virtual machine.", verbs, NULL, TRUE };
@@ -80,4 +82,13 @@ main (int argc, char **argv)
   }
   hf_options_clear (&options);
   return result;
+}
+
+int
+main (int argc, char **argv)
+{
+  /* Before anything else: what is opened next must not get the number that messages go to. */
+  if (!hf_descriptors_occupy_standard ())
+    _Exit (HF_EXIT_FILE);
+  return run_program (argc, argv);
 }

@@ -230,8 +230,7 @@ hf_run_verb (HfSession *session, const HfOptions *defaults, gboolean in_batch, c
   /* Errors first: who sees the line of output may rely on all of this verb being there. */
   fputs (err, stderr);
   fflush (stderr);
-  fputs (out, stdout);
-  if (fflush (stdout) != 0 && result == HF_EXIT_OK)
+  if ((fputs (out, stdout) < 0 || fflush (stdout) != 0) && result == HF_EXIT_OK)
     return HF_EXIT_FILE;
   return result;
 }

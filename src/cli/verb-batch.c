@@ -101,6 +101,11 @@ run_lines (HfRun *run, FILE *file)
       continue;
     run->result = hf_exit_code_combine (run->result, run_line (run, line, (gsize)length, number));
   }
+  /* A file that ends early is not a batch that ended. */
+  if (ferror (file)) {
+    hf_run_warn (run, "the lines cannot be read on: %s", g_strerror (errno));
+    run->result = hf_exit_code_combine (run->result, HF_EXIT_FILE);
+  }
   free (line);
 }
 

@@ -17,6 +17,7 @@
 #include "config.h"
 
 #include "base/deadline.h"
+#include "base/descriptors.h"
 #include "base/worker.h"
 #include "scsi/nexus-sysfs.h"
 #include "scsi/transport.h"
@@ -235,7 +236,7 @@ static const HfTransportOps sgio_ops = {
 static gboolean
 check_node (int fd, const char *name, struct stat *ret, GError **error)
 {
-  if (fstat (fd, ret) < 0) {
+  if (fd < 0 || fstat (fd, ret) < 0) {
     g_set_error (error, HF_SCSI_ERROR, HF_SCSI_ERROR_OPEN, "%s: %s", name, g_strerror (errno));
     return FALSE;
   }
@@ -252,8 +253,10 @@ hf_transport_sgio_from_fd (int fd, const char *name, GError **error)
   struct stat node;
   Sgio *self;
 
+  fd = hf_descriptor_above_standard (fd);
   if (!check_node (fd, name, &node, error)) {
-    close (fd);
+    if (fd >= 0)
+      close (fd);
     return NULL;
   }
   self = g_new0 (Sgio, 1);
