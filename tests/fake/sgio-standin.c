@@ -253,7 +253,7 @@ session_drop (Session *session)
   session->context = NULL;
 }
 
-/* The same IQN and ISID at each login. */
+/* The same initiator name and ISID at each login. */
 static bool
 session_login (Session *session)
 {
@@ -266,11 +266,12 @@ session_login (Session *session)
   if (!session->context)
     return false;
   iscsi_set_noautoreconnect (session->context, 1);
-  iscsi_set_isid_en (session->context, 0x23d, 1);
   iscsi_set_timeout (session->context, TIMEOUT_MIN_S);
   url = iscsi_parse_full_url (session->context, session->url);
   if (url) {
     session->lun = url->lun;
+    /* A second session with the same name and ISID would end the first one (RFC 7143 6.3.5), so each logical unit has its own. */
+    iscsi_set_isid_en (session->context, 0x23d, url->lun);
     iscsi_set_session_type (session->context, ISCSI_SESSION_NORMAL);
     iscsi_set_targetname (session->context, url->target);
     ok = iscsi_connect_sync (session->context, url->portal) == 0 && iscsi_login_sync (session->context) == 0;

@@ -58,10 +58,14 @@ class Reply:
             return self.sense[1] & 0xF, self.sense[2] << 8 | self.sense[3]
         return self.sense[2] & 0xF, self.sense[12] << 8 | self.sense[13]
 
+    def own_sense(self):
+        """The sense without what lies behind it: byte 7 says how many bytes follow it (SPC-4 4.5.2, 4.5.3)."""
+        return self.sense[: 8 + self.sense[7]] if 0x70 <= self.sense[0] & 0x7F <= 0x73 else b""
+
     def outcome(self, with_generation=False):
         text = STATUS.get(self.status, f"status {self.status:#x}")
         if self.status == 2:
-            text += " %x/%04x" % self.code + f" {self.sense.rstrip(bytes(1)).hex()}"
+            text += " %x/%04x" % self.code + f" {self.own_sense().hex()}"
         if self.size:
             data = self.data.hex()
             text += f" {self.size} bytes " + (data if with_generation or len(data) < 8 else "generation " + data[8:])
@@ -77,7 +81,8 @@ class Client:
     def __init__(self, path, greet=True, features=0):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self.socket.settimeout(LIMIT)
+            # Not settimeout: a connect that does not block is refused while the backlog is full.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(LIMIT), 0))
             self.socket.connect(path)
             if greet:
                 self.greeting = self.receive(4)

@@ -187,7 +187,7 @@ class Side:
     def judge(self, lu=0, name="judge"):
         """An initiator that has nothing to do with the helper."""
         if (lu, name) not in self.judges:
-            self.judges[lu, name] = self.target.nexus(f"{self.name}-{name}", self.lun(lu))
+            self.judges[lu, name] = self.target.nexus(f"{self.name}-{name}-{lu}", self.lun(lu))
         return self.judges[lu, name]
 
     def client(self, **named):

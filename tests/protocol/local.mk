@@ -11,5 +11,10 @@ tests_fake_sgio_standin_la_LIBADD = $(ISCSI_LIBS)
 
 EXTRA_DIST += \
   tests/protocol/__init__.py \
+  tests/protocol/run \
+  tests/protocol/cases.py \
   tests/protocol/client.py \
-  tests/protocol/helper.py
+  tests/protocol/crowd.py \
+  tests/protocol/differences.tsv \
+  tests/protocol/helper.py \
+  tests/protocol/programs.py
