@@ -246,14 +246,15 @@ static const struct {
 G_STATIC_ASSERT (G_N_ELEMENTS (actions) == RIG_N_ACTIONS);
 
 static void
-third_party (Rig *rig)
+third_party (Rig *rig, guint action)
 {
   guint ours = rig_count_ours (&rig->model);
   gboolean peer = rig_has_key (&rig->model, rig_peer (&rig->c));
 
   rig->at_action = rig->model;
-  actions[rig->c.action].act (&rig->model, &rig->c);
+  actions[action].act (&rig->model, &rig->c);
   rig->acted = rig->acted_since_read = TRUE;
+  rig->impostor |= rig_has_key (&rig->model, RIG_T);
   rig->fenced |= ours > 0 && rig_count_ours (&rig->model) == 0;
   rig->lost |= peer && !rig_has_key (&rig->model, rig_peer (&rig->c));
   rig->resurrected = FALSE;
@@ -288,6 +289,8 @@ is_race (const Rig *rig, const guint8 *cdb)
 static void
 watch_ours (Rig *rig, const guint8 *cdb, guint index)
 {
+  /* After it K may come back only if nobody else acted. */
+  rig->lost |= is_race (rig, cdb) && rig_count_ours (&rig->pre) > 0 && rig_count_ours (&rig->model) == 0;
   gboolean excused = rig->fenced || rig->lost || is_race (rig, cdb) || is_impostor_hidden (rig);
 
   if (rig_count_ours (&rig->pre) > 0 && rig_count_ours (&rig->model) == 0 && !excused
@@ -310,7 +313,7 @@ watch_others (Rig *rig, const guint8 *cdb, guint index)
     gboolean k = was->key == RIG_KEY;
     if (!was->registered || (k && i != RIG_T) || (was->registered == is->registered && was->key == is->key))
       continue;
-    if (k && (is_impostor_hidden (rig) || (is_preempt (cdb) && rig->c.action == RIG_IMPOSTOR)))
+    if (k && (is_impostor_hidden (rig) || (is_preempt (cdb) && rig->impostor)))
       continue;
     rig_violation (rig, "S4: command %u changed the registration of nexus %u", index, i);
   }
@@ -366,8 +369,13 @@ before_command (HfModel *model, guint nexus, guint index, const guint8 *cdb, gpo
 {
   Rig *rig = user_data;
 
-  if (rig->c.action != RIG_NOTHING && index == rig->c.at)
-    third_party (rig);
+  rig->acted_now = RIG_NOTHING;
+  if (rig->rand != NULL && g_rand_int_range (rig->rand, 0, 6) == 0)
+    rig->acted_now = (guint)g_rand_int_range (rig->rand, RIG_PREEMPT, RIG_N_ACTIONS);
+  else if (rig->rand == NULL && index == rig->c.at)
+    rig->acted_now = rig->c.action;
+  if (rig->acted_now != RIG_NOTHING)
+    third_party (rig, rig->acted_now);
   if (rig->also != NULL)
     rig->also (model, nexus, index, cdb, rig->also_data);
   rig->own = nexus; /* on tgt another one after a lost link */
@@ -382,8 +390,9 @@ trace (Rig *rig, guint nexus, guint index, const guint8 *cdb)
   if (g_getenv ("HOLDFAST_MODEL_CASE") == NULL)
     return;
   state = rig_describe (&rig->model);
-  g_printerr ("# %2u nexus %u %02x %02x type %x: %s%s%s\n", index, nexus, cdb[0], cdb[1], cdb[2], state,
-              rig->c.action != RIG_NOTHING && index == rig->c.at ? " (third party before it)" : "", rig->fenced ? " fenced" : "");
+  g_printerr ("# %2u nexus %u %02x %02x type %x: %s%s%s%s\n", index, nexus, cdb[0], cdb[1], cdb[2], state,
+              rig->acted_now != RIG_NOTHING ? " after " : "", rig->acted_now != RIG_NOTHING ? actions[rig->acted_now].name : "",
+              rig->fenced ? " fenced" : "");
 }
 
 static void
@@ -397,9 +406,10 @@ after_command (HfModel *model G_GNUC_UNUSED, guint nexus, guint index, const gui
   watch_fence (rig, cdb, index);
   watch_verb (rig, cdb, index);
   if (cdb[0] == 0x5e && cdb[1] != 2) {
-    rig->seen_fenced |= rig->fenced && cdb[1] != 1;
+    rig->seen_fenced |= rig->fenced && cdb[1] != 1 && rig_count_ours (&rig->model) == 0 && !is_impostor_hidden (rig);
     rig->acted_since_read &= cdb[1] == 0;
   }
+  rig->took_over |= is_preempt (cdb) && rig->model.holder == (int)nexus && rig->pre.holder != (int)nexus;
   if (cdb[0] == 0x5f) {
     rig->outs++;
     rig->last_out = index;
@@ -438,6 +448,7 @@ rig_init (Rig *rig, const RigCase *c)
   rig->wire.dead = c->dead;
   rig->violations = g_string_new (NULL);
   rig->own = rig_own (c);
+  rig->rand = c->random != 0 ? g_rand_new_with_seed (c->random) : NULL;
 }
 
 void
@@ -447,6 +458,7 @@ rig_restart (Rig *rig)
   rig->wire.fault_at = 0;
   rig->wire.dead = FALSE;
   rig->c.action = RIG_NOTHING;
+  g_clear_pointer (&rig->rand, g_rand_free);
   rig->wire.n_commands = rig->last_out = rig->outs = 0;
   rig->resurrected = FALSE;
 }
@@ -458,6 +470,7 @@ rig_clear (Rig *rig)
   g_string_free (rig->violations, TRUE);
   g_free (rig->text);
   hf_record_free (rig->record);
+  g_clear_pointer (&rig->rand, g_rand_free);
 }
 
 HfRecord *
@@ -563,7 +576,7 @@ static const struct {
   { "aptpl", offsetof (RigCase, aptpl) },   { "gone", offsetof (RigCase, gone) },
   { "action", offsetof (RigCase, action) }, { "at", offsetof (RigCase, at) },
   { "fault", offsetof (RigCase, fault) },   { "fault-at", offsetof (RigCase, fault_at) },
-  { "dead", offsetof (RigCase, dead) },
+  { "dead", offsetof (RigCase, dead) },     { "random", offsetof (RigCase, random) },
 };
 G_STATIC_ASSERT (G_N_ELEMENTS (members) == sizeof (RigCase) / sizeof (guint));
 

@@ -64,6 +64,7 @@ typedef struct {
   guint gone;            /* --source-gone */
   guint action, at;      /* RigAction before command number at */
   guint fault, fault_at; /* HfModelFault */
+  guint random;          /* instead of action and at: a seed; somebody acts before every sixth command or so */
   guint dead;            /* from fault_at on nothing is answered any more: the host died */
 } RigCase;
 
@@ -72,6 +73,7 @@ typedef struct {
   HfModel model, initial;
   guint own; /* the index of our nexus; a restart may change it */
   HfRecord *record;
+  GRand *rand;       /* NULL without random */
   HfModel at_action; /* before the action */
   HfModelWire wire;
   HfModelHook also; /* a second ear of the test: called first in before */
@@ -79,9 +81,12 @@ typedef struct {
   GString *violations; /* empty: the rules were kept */
 
   /* the watcher's */
+  guint acted_now;           /* RigAction before the command that is under way */
   HfModel pre;               /* before the command that is under way */
   gboolean acted;            /* the action took place */
   gboolean acted_since_read; /* and no reservation was read since */
+  gboolean took_over;        /* a PREEMPT of ours made us the holder */
+  gboolean impostor;         /* T registered K meanwhile */
   gboolean fenced;           /* K was on none of our nexuses at an instant, and not through us */
   gboolean lost;             /* the peer's K went away, and not through us */
   gboolean seen_fenced;      /* the fence, and a read since it */
