@@ -24,7 +24,7 @@ POINTS_FOLDER = "HOLDFAST_TEST_POINTS"
 def run_program(main):
     """What the __main__ of a program calls."""
     folder = os.environ.get(POINTS_FOLDER) or tempfile.mkdtemp(prefix="holdfast-points-")
-    name = os.path.basename(sys.argv[0]).removesuffix(".py")
+    name = "-".join([os.path.basename(sys.argv[0]).removesuffix(".py"), *sys.argv[1:]])
     tap = Tap()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     main(tap, PointLog(os.path.join(folder, name)))
@@ -32,10 +32,11 @@ def run_program(main):
 
 
 class _Running:
-    def __init__(self, path, limit, env):
-        self.name = os.path.basename(path).removesuffix(".py")
+    def __init__(self, folder, words, limit, env):
+        file, *arguments = words.split()
+        self.name = words.replace(".py", "")
         self.limit, self.started = limit, time.monotonic()
-        self.process = subprocess.Popen([sys.executable, "-B", path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen([sys.executable, "-B", os.path.join(folder, file), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, env=env, preexec_fn=end_with_parent)
         self.output = b""
 
@@ -84,13 +85,13 @@ class Suite:
                     f"status {status}, plan {planned}, cases {seen}, {seconds:.0f} s of {running.limit}" + (", time is up" if timed_out else ""))
 
     def run(self, programs):
-        """programs: [(file, seconds)]. The long ones first."""
+        """programs: [(file and its arguments, seconds)]. The long ones first."""
         env = {**os.environ, POINTS_FOLDER: self.points.name, "PYTHONDONTWRITEBYTECODE": "1"}
         waiting, running = list(programs), []
         while waiting or running:
             while waiting and len(running) < self.jobs:
-                file, limit = waiting.pop(0)
-                running.append(_Running(os.path.join(self.folder, file), limit, env))
+                words, limit = waiting.pop(0)
+                running.append(_Running(self.folder, words, limit, env))
             ready, _, _ = select.select([item.process.stdout for item in running], [], [], max(0, min(item.left() for item in running)))
             for item in list(running):
                 timed_out = item.left() <= 0

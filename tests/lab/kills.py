@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""SIGKILL at every point of a move, on LIO through SG_IO: a device node is the same nexus after a crash."""
+"""SIGKILL at every point of a move, on LIO through SG_IO: a device node is the same nexus after a crash.
+
+arguments: the reservation types (0 1 5 7)"""
 
 import os
 import sys
@@ -12,8 +14,9 @@ from harness.world import NEXUSES, World  # noqa: E402
 
 
 def main(tap, log):
-    world = World(LoopTarget(NEXUSES, first_disk=10), env=log.env)
-    faults.run_kills(tap, world, log, types=(0, 1, 5, 7))
+    types = [int(word) for word in sys.argv[1:]] or [0, 1, 5, 7]
+    world = World(LoopTarget(NEXUSES, first_disk=10 + types[0]), env=log.env)
+    faults.run_kills(tap, world, log, types)
     tap.case("the hosts end in order, no sanitizer complained", world.close)
 
 
