@@ -356,6 +356,25 @@ def list_bytes(side):
     return outcome
 
 
+def list_of(side, action, flags, tail):
+    """A list that is longer than its fixed part, and lies about the lengths in it: nobody on the way believes them."""
+    side.fresh()
+    side.one(pr_out(0), parameters(0, KEY))
+    data = parameters(KEY, OTHER, flags) + tail
+    return f"{side.one(pr_out(action, length=len(data)), data).outcome()}, {len(side.judge().keys()[1])} registered"
+
+
+ISCSI_ID = b"\x05\0" + (24).to_bytes(2, "big") + b"iqn.2026-11.org.none:x".ljust(24, b"\0")
+table([(f"PR OUT: {name}", None, action, flags, tail) for name, action, flags, tail in (
+    ("SPEC_I_PT, a TransportID", 0, 8, len(ISCSI_ID).to_bytes(4, "big") + ISCSI_ID),
+    ("SPEC_I_PT, an additional length beyond the list", 0, 8, b"\xff\xff\xff\xff" + ISCSI_ID),
+    ("SPEC_I_PT, a TransportID beyond the list", 0, 8, len(ISCSI_ID).to_bytes(4, "big") + b"\x05\0\xff\xff" + ISCSI_ID[4:]),
+    ("SPEC_I_PT, half an additional length", 0, 8, b"\0\0"),
+    ("SPEC_I_PT, as many TransportIDs as fit", 0, 8, (8064).to_bytes(4, "big") + ISCSI_ID * 288),
+    ("REGISTER AND MOVE, a TransportID", 7, 0, ISCSI_ID),
+    ("REGISTER AND MOVE, a TransportID beyond the list", 7, 0, b"\x05\0\xff\xff" + ISCSI_ID[4:]))], list_of)
+
+
 @case("PR OUT: a short list, then silence, then the rest", "silent, then GOOD")
 def list_stall(side):
     side.fresh()
@@ -560,7 +579,7 @@ def thing(side, kind):
         elif kind == "the helper's own socket":
             yield stack.enter_context(side.client()).socket.fileno()
         else:
-            yield keep(os.open({"/dev/null": "/dev/null", "/dev/zero": "/dev/zero", "a directory": "/"}[kind], os.O_RDONLY if kind == "a directory" else os.O_RDWR))
+            yield keep(os.open("/", os.O_RDONLY) if kind == "a directory" else os.open(kind, os.O_RDWR))
 
 
 def in_through(side, kind):
@@ -650,7 +669,8 @@ STORIES = {
     "REGISTER with APTPL": [(0, 0, 0, KEY, 1)],
     "REGISTER with ALL_TG_PT": [(0, 0, 0, KEY, 4)],
     "REGISTER with SPEC_I_PT": [(0, 0, 0, KEY, 8)],
-    **{f"RESERVE and RELEASE type {type}": [REGISTERED, (1, type, KEY, 0, 0), (1, type, KEY, 0, 0), (2, type, KEY, 0, 0)] for type in range(9)},
+    **{f"RESERVE and RELEASE type {type}": [REGISTERED, (1, type, KEY, 0, 0), (1, type, KEY, 0, 0), (2, type, KEY, 0, 0)]
+       for type in range(9)},
     "RESERVE unregistered": [(1, 5, 0, 0, 0)],
     "RELEASE with another type": [REGISTERED, (1, 5, KEY, 0, 0), (2, 6, KEY, 0, 0)],
     "CLEAR": [REGISTERED, (1, 5, KEY, 0, 0), (3, 0, KEY, 0, 0)],
@@ -748,8 +768,8 @@ ANSWERS = {
 }
 table([(f"PR IN: {name}", None, words) for name, words in ANSWERS.items()], played)
 table([(f"PR OUT: {name}", None, words, pr_out(6), parameters(0, KEY)) for name, words in ANSWERS.items()], played)
-table([(f"PR OUT: residual {residual} after GOOD", None, {"residual": residual}, pr_out(6), parameters(0, KEY)) for residual in (0, 24, -1, 4096)],
-      played)
+table([(f"PR OUT: residual {residual} after GOOD", None, {"residual": residual}, pr_out(6), parameters(0, KEY))
+       for residual in (0, 24, -1, 4096)], played)
 
 
 @case("PR IN: BUSY once", None)
@@ -782,7 +802,8 @@ def bad_residual(side, residual):
     return reply.outcome() if reply.status else "GOOD"
 
 
-table([(f"PR IN: residual {residual}", None, residual) for residual in (-2147483648, -8192, -1, 25, 8192, 8193, 100000, 2147483647)], bad_residual)
+table([(f"PR IN: residual {residual}", None, residual)
+       for residual in (-2147483648, -8192, -1, 25, 8192, 8193, 100000, 2147483647)], bad_residual)
 
 # ---- what only ours promises ----
 
@@ -790,8 +811,8 @@ table([(f"PR IN: residual {residual}", None, residual) for residual in (-2147483
 @case("sense that is not used is zero", only="ours")
 def zero_sense(side):
     side.fresh()
-    replies = [side.one(pr_in(0)), side.one(pr_out(1, 5), parameters(KEY)), side.one(pr_out(0), parameters(0, KEY)), side.one(pr_in(0), status="8"),
-               side.one(pr_in(0), status="18"), side.one(b"\xff" + bytes(15))]
+    replies = [side.one(pr_in(0)), side.one(pr_out(1, 5), parameters(KEY)), side.one(pr_out(0), parameters(0, KEY)),
+               side.one(pr_in(0), status="8"), side.one(pr_in(0), status="18"), side.one(b"\xff" + bytes(15))]
     for reply in replies:
         check(reply.status != 2 and reply.sense == bytes(96), f"{reply}: sense {reply.sense.hex()}")
     check_equal(sorted({reply.status for reply in replies}), [0, 8, 0x18], "statuses that were seen")

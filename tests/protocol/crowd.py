@@ -227,7 +227,8 @@ def leaks(side):
         check(helper.alive(), f"{side.name} ended", helper.errors())
         with Client(helper.path) as client:
             served = client.request(fd, pr_in(0))
-        return f"{'no descriptor is' if after <= before else f'{after - before} descriptors are'} left, {'serves' if served.status in (0, 2) else served}"
+        left = "no descriptor is" if after <= before else f"{after - before} descriptors are"
+        return f"{left} left, {'serves' if served.status in (0, 2) else served}"
 
 
 @case("3000 commands and 300 connections do not make it grow", "bounded")

@@ -16,7 +16,8 @@ from harness.tap import Failure
 
 from .client import LIMIT, Client, Closed, Reply, Silent, pr_in
 
-STOCK = shutil.which("qemu-pr-helper", path=os.environ.get("PATH", "") + ":/usr/bin:/usr/libexec:/usr/lib/qemu") or "/usr/bin/qemu-pr-helper"
+PLACES = os.environ.get("PATH", "") + ":/usr/bin:/usr/libexec:/usr/lib/qemu"
+STOCK = shutil.which("qemu-pr-helper", path=PLACES) or "/usr/bin/qemu-pr-helper"
 # Runs argv[2:] with descriptor argv[1] handed over as a service manager does it.
 ACTIVATE = ("import os, sys; os.dup2(int(sys.argv[1]), 3); "
             "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); os.execv(sys.argv[2], sys.argv[2:])")

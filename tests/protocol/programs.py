@@ -78,7 +78,8 @@ def ended(done):
 
 @case("options: -h and --help name every option")
 def option_help(side):
-    long, short = ("--socket", "--pidfile", "--daemon", "--trace", "--user", "--group", "--verbose", "--quiet", "--help", "--version"), "kfdTugvqhV"
+    long = ("--socket", "--pidfile", "--daemon", "--trace", "--user", "--group", "--verbose", "--quiet", "--help", "--version")
+    short = "kfdTugvqhV"
     with scratch() as folder:
         one, other = run(side, folder, "-h"), run(side, folder, "--help")
     check_equal(one.stdout, other.stdout, f"{side.name}: -h and --help")
@@ -243,7 +244,8 @@ def socket_busy(side):
         finally:
             process.kill()
             process.wait()
-        return f"{'takes it over' if status is None else f'exit status {status}'}, {outcome}, the first one {'runs' if first.alive() else 'ended'}"
+        told = "takes it over" if status is None else f"exit status {status}"
+        return f"{told}, {outcome}, the first one {'runs' if first.alive() else 'ended'}"
 
 
 def _ended_or(process, event):
@@ -266,7 +268,9 @@ def socket_file(side):
         finally:
             process.kill()
             process.wait()
-        return "the file is gone" if status is None else f"exit status {status}, the file is {'there' if os.path.isfile(f'{folder}/h.sock') else 'gone'}"
+        if status is None:
+            return "the file is gone"
+        return f"exit status {status}, the file is {'there' if os.path.isfile(f'{folder}/h.sock') else 'gone'}"
 
 
 @case("socket: its mode follows the umask")
@@ -309,12 +313,14 @@ def activation_early(side):
             client.receive(4)
             side.fresh(2)
             with side.lu(2, nexus=f"early{side.n_markers}") as fd:
-                return client.request(fd, pr_in(0)).outcome().split()[0]
+                logged_in(client, fd)
+                return client.request(fd, pr_in(0)).outcome()
 
 
 @case("activation: -k beside it")
 def activation_and_path(side):
-    with scratch() as folder, listening(folder) as listener, running(side, folder, listen=listener, options=["-k", f"{folder}/k.sock"]) as helper:
+    with scratch() as folder, listening(folder) as listener, \
+            running(side, folder, listen=listener, options=["-k", f"{folder}/k.sock"]) as helper:
         return _activation_end(helper)
 
 
@@ -343,21 +349,28 @@ def wait_for_begin(side, number):
     check(False, "the command does not begin", side.commands()[-4:])
 
 
+def logged_in(client, fd):
+    """A new nexus begins with a unit attention; it is over after this."""
+    check(any(client.request(fd, pr_in(0)).status == 0 for _ in range(4)), "the unit attentions of a new nexus end")
+
+
 def drains(side, number):
     """A command that the device is busy with is finished and answered; then the process ends."""
     side.fresh(2)
     with scratch() as folder, running(side, folder, log=side.log) as helper:
-        served(side, helper.path)
-        begun = sum(line["what"] == "begin" for line in side.commands())
-        with side.lu(2, nexus=f"drain{side.n_markers}", hang=700) as fd, Client(helper.path) as client:
-            client.send(pr_out(6), [fd])
+        nexus = f"drain{side.n_markers}"
+        with side.lu(2, nexus=nexus) as fd, side.lu(2, nexus=nexus, hang=700) as slow, Client(helper.path) as client:
+            logged_in(client, fd)
+            begun = sum(line["what"] == "begin" for line in side.commands())
+            client.send(pr_out(6), [slow])
             client.send(parameters(0, KEY))
             wait_for_begin(side, begun + 1)
             helper.process.send_signal(number)
             outcome, then = client.outcome(), client.outcome()
         status = helper.wait()
         gone = not os.path.exists(helper.path)
-    return f"{outcome.split()[0]}, then {then}, exit status {status}, the socket is {'gone' if gone else 'there'}, {len(side.judge(2).keys()[1])} registered"
+    return (f"{outcome}, then {then}, exit status {status}, the socket is {'gone' if gone else 'there'}, "
+            f"{len(side.judge(2).keys()[1])} registered")
 
 
 for _signal in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
