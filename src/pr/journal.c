@@ -71,7 +71,7 @@ hf_journal_summary_learn (HfJournalSummary *summary, const HfJournalEntry *entry
 {
   if (entry->kind == HF_JOURNAL_UNDONE) {
     summary->registers_sent -= summary->registers_sent > 0;
-    summary->register_unverified = FALSE;
+    summary->register_unverified &= !entry->is_register;
     summary->take_over_sent &= summary->registers_sent > 0;
     return;
   }

@@ -25,7 +25,7 @@
 typedef enum {
   HF_JOURNAL_INTENT,   /* step is about to be sent */
   HF_JOURNAL_VERIFIED, /* the LU was read after step, and step is as it should be */
-  HF_JOURNAL_UNDONE    /* one REGISTER of ours was not executed, or is gone again */
+  HF_JOURNAL_UNDONE    /* one REGISTER of ours was not executed, or is gone again; is_register: the last one */
 } HfJournalKind;
 #define HF_N_JOURNAL_KINDS (HF_JOURNAL_UNDONE + 1)
 
@@ -49,7 +49,7 @@ HfJournal *hf_journal_open (const char *state_dir, const char *record_id, gboole
 void hf_journal_free (HfJournal *journal);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfJournal, hf_journal_free)
 
-/* Returns after the entry is on the disk. lu: hf_lu_identity_to_string. step: HF_STEP_... of pr-move.h. nexus: hf_nexus_to_string
+/* Returns after the entry is on the disk. lu: hf_lu_identity_to_string. step: one of hf_move_steps. nexus: hf_nexus_to_string
    or "unknown"; blanks and control characters in it are escaped. is_register, is_take_over say what step does. */
 struct _HfJournalEntry {
   HfJournalKind kind;

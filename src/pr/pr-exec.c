@@ -16,8 +16,6 @@
 #define READ_LENGTH 8192u      /* what QEMU's pr-helper protocol allows: 1023 keys; old LIO cuts ADDITIONAL LENGTH to less */
 #define READ_LENGTH_MAX 65535u /* ALLOCATION LENGTH has 16 bits */
 #define READ_ATTEMPTS 5
-#define EXIT_MALFORMED 97 /* sg3_utils: SG_LIB_CAT_MALFORMED */
-#define EXIT_OTHER 99
 
 void
 hf_unit_error_set (HfUnitError *error, const char *step, const HfScsiResult *result, int exit_code, const char *format, ...)
@@ -34,7 +32,7 @@ hf_unit_error_set (HfUnitError *error, const char *step, const HfScsiResult *res
     if (exit_code == 0)
       exit_code = hf_scsi_result_to_exit_code (result);
   }
-  error->exit_code = exit_code != 0 ? exit_code : EXIT_OTHER;
+  error->exit_code = exit_code != 0 ? exit_code : HF_SG_EXIT_OTHER;
 }
 
 void
@@ -79,7 +77,7 @@ hf_pr_exec_out (HfPrExec *exec, const char *step, const HfPrOut *out, HfScsiFlag
   HfScsiCommand command = { .cdb_length = 10, .direction = HF_SCSI_TO_DEVICE, .flags = flags, .step = step };
   g_autoptr (GByteArray) list = hf_pr_out_encode (out, command.cdb, &error);
   if (list == NULL) {
-    hf_unit_error_set (&exec->failure, step, NULL, 1, "%s", error->message);
+    hf_unit_error_set (&exec->failure, step, NULL, HF_SG_EXIT_SYNTAX, "%s", error->message);
     return FALSE;
   }
   command.data = list->data;
@@ -119,7 +117,8 @@ read_once (HfPrExec *exec, const char *step, guint8 action, guint8 *buffer, guin
 static ReadOutcome
 fail_malformed (HfPrExec *exec, const char *step, guint8 action, GError *error)
 {
-  hf_unit_error_set (&exec->failure, step, NULL, EXIT_MALFORMED, "%s: %s", hf_pr_in_action_to_string (action), error->message);
+  hf_unit_error_set (&exec->failure, step, NULL, HF_SG_EXIT_MALFORMED, "%s: %s", hf_pr_in_action_to_string (action),
+                     error->message);
   g_error_free (error);
   return READ_FAILED;
 }
@@ -127,8 +126,9 @@ fail_malformed (HfPrExec *exec, const char *step, guint8 action, GError *error)
 static ReadOutcome
 fail_too_long (HfPrExec *exec, const char *step, guint8 action, guint32 length)
 {
-  hf_unit_error_set (&exec->failure, step, NULL, EXIT_MALFORMED, "%s: the list has %u bytes, one command carries at most %u",
-                     hf_pr_in_action_to_string (action), length, READ_LENGTH_MAX);
+  hf_unit_error_set (&exec->failure, step, NULL, HF_SG_EXIT_MALFORMED,
+                     "%s: the list has %u bytes, one command carries at most %u", hf_pr_in_action_to_string (action), length,
+                     READ_LENGTH_MAX);
   return READ_FAILED;
 }
 
@@ -245,7 +245,7 @@ observe_in_parts (HfPrExec *exec, const char *step, HfObserve observe, HfPrObser
     if (!read || fits)
       return fits;
   }
-  hf_unit_error_set (&exec->failure, step, NULL, EXIT_OTHER, "the reservations changed during each of %u readings",
+  hf_unit_error_set (&exec->failure, step, NULL, HF_SG_EXIT_OTHER, "the reservations changed during each of %u readings",
                      READ_ATTEMPTS);
   return FALSE;
 }
@@ -264,6 +264,7 @@ hf_pr_exec_observe (HfPrExec *exec, const char *step, HfObserve observe, HfPrObs
       return TRUE;
     }
     exec->no_full_status = TRUE;
+    hf_unit_error_clear (&exec->failure);
   }
   return observe_in_parts (exec, step, observe, ret);
 }
@@ -276,8 +277,10 @@ hf_pr_exec_capabilities (HfPrExec *exec, HfPrCapabilities *ret)
   HfScsiResult result;
   memset (ret, 0, sizeof *ret);
   ReadOutcome outcome = read_once (exec, "capabilities", HF_PR_IN_REPORT_CAPABILITIES, buffer, sizeof buffer, &result);
-  if (outcome == READ_UNSUPPORTED)
+  if (outcome == READ_UNSUPPORTED) {
+    hf_unit_error_clear (&exec->failure);
     return TRUE;
+  }
   if (outcome == READ_OK && !hf_pr_capabilities_decode (buffer, result.transferred, ret, &error))
     outcome = fail_malformed (exec, "capabilities", HF_PR_IN_REPORT_CAPABILITIES, error);
   return outcome == READ_OK;

@@ -10,6 +10,9 @@
 
 #include <holdfast/move.h>
 
+/* Exit codes of sg3_utils for what is no device's answer (sg3_utils(8)). */
+enum { HF_SG_EXIT_SYNTAX = 1, HF_SG_EXIT_FILE = 15, HF_SG_EXIT_TIMEOUT = 33, HF_SG_EXIT_MALFORMED = 97, HF_SG_EXIT_OTHER = 99 };
+
 typedef struct {
   HfLu *lu;
   gint64 deadline;         /* g_get_monotonic_time scale; 0: the LU's own for each command */

@@ -29,6 +29,7 @@ typedef struct {
   gboolean told_apart; /* READ FULL STATUS works and all our TransportIDs are known */
   guint listed;        /* registrations of K, = ours + peer + other */
   guint ours, peer, other;
+  guint elsewhere;      /* registrations of K that are certainly not ours: what may be taken back without losing K */
   gboolean holding;     /* K holds the reservation */
   gboolean exclusive;   /* it holds one of the types with a single holder: 1, 3, 5, 6 */
   gboolean undisturbed; /* everything that counted since our take-over was our own */
@@ -44,17 +45,36 @@ is_known (const HfNexus *nexus)
   return nexus->transport_id.length != 0;
 }
 
-static guint
-find_ours (const HfPlanInput *in, const HfNexus *nexus)
+/* Where one REGISTER covers all target ports, SPC-4 7.6.3.2.3 leaves the port of a registration undefined. */
+static gboolean
+is_registration_of (const HfPrRegistrant *registrant, const HfNexus *nexus)
 {
-  for (guint i = 0; i < in->n_ours; i++)
-    if (hf_nexus_compare (&in->ours[i].nexus, nexus) == HF_NEXUS_SAME)
-      return i;
-  return HF_NEXUS_ANY;
+  HfNexus it = registrant->nexus;
+  if (registrant->all_tg_pt)
+    it.relative_target_port = 0;
+  return hf_nexus_compare (&it, nexus) == HF_NEXUS_SAME;
 }
 
 static gboolean
-is_saved (const HfPrSaved *saved, const HfNexus *nexus)
+is_ours (const HfPlanInput *in, const HfPrRegistrant *registrant)
+{
+  for (guint i = 0; i < in->n_ours; i++)
+    if (is_registration_of (registrant, &in->ours[i].nexus))
+      return TRUE;
+  return FALSE;
+}
+
+static gboolean
+is_saved (const HfPrSaved *saved, const HfPrRegistrant *registrant)
+{
+  for (guint i = 0; i < saved->n_nexuses; i++)
+    if (is_registration_of (registrant, &saved->nexuses[i]))
+      return TRUE;
+  return FALSE;
+}
+
+static gboolean
+is_saved_nexus (const HfPrSaved *saved, const HfNexus *nexus)
 {
   for (guint i = 0; i < saved->n_nexuses; i++)
     if (hf_nexus_compare (&saved->nexuses[i], nexus) == HF_NEXUS_SAME)
@@ -111,8 +131,7 @@ count_unmatched (const HfFacts *facts)
   guint n = 0;
   for (guint i = 0; i < seen->n_keys; i++) {
     const HfPrRegistrant *registrant = &seen->registrants[i];
-    n += registrant->key == facts->saved->key && find_ours (facts->in, &registrant->nexus) == HF_NEXUS_ANY
-         && !is_saved (facts->saved, &registrant->nexus);
+    n += registrant->key == facts->saved->key && !is_ours (facts->in, registrant) && !is_saved (facts->saved, registrant);
   }
   return n;
 }
@@ -122,14 +141,14 @@ hf_plan_owner (const HfPlanInput *in, const HfPrObservation *seen, guint index)
 {
   if (!seen->full)
     return HF_OWNER_UNKNOWN;
-  const HfNexus *nexus = &seen->registrants[index].nexus;
-  if (find_ours (in, nexus) != HF_NEXUS_ANY)
+  const HfPrRegistrant *registrant = &seen->registrants[index];
+  if (is_ours (in, registrant))
     return HF_OWNER_OURS;
-  if (is_saved (in->saved, nexus))
+  if (is_saved (in->saved, registrant))
     return HF_OWNER_PEER;
   if (count_unknown_ours (in, FALSE) > 0 || count_unknown_saved (in->saved) > 0)
     return HF_OWNER_UNKNOWN;
-  if (in->saved->key != 0 && seen->registrants[index].key == in->saved->key && count_destination_slots (in) > 0)
+  if (in->saved->key != 0 && registrant->key == in->saved->key && count_destination_slots (in) > 0)
     return HF_OWNER_PEER;
   return HF_OWNER_OTHER;
 }
@@ -145,7 +164,7 @@ see_registration (HfFacts *facts, guint index)
     return ours->known == HF_REGISTERED_KEY && facts->listed == 0 ? HF_REGISTERED_NONE : ours->known;
 
   for (guint i = 0; i < seen->n_keys; i++) {
-    if (hf_nexus_compare (&ours->nexus, &seen->registrants[i].nexus) != HF_NEXUS_SAME)
+    if (!is_registration_of (&seen->registrants[i], &ours->nexus))
       continue;
     if (seen->registrants[i].key == facts->saved->key)
       return HF_REGISTERED_KEY;
@@ -155,21 +174,43 @@ see_registration (HfFacts *facts, guint index)
   return HF_REGISTERED_NONE;
 }
 
+/* Registrations of K that are ours: one nexus may be listed several times (ALL_TG_PT). */
+static guint
+count_ours (const HfFacts *facts)
+{
+  guint n = 0;
+  for (guint i = 0; facts->seen->full && i < facts->seen->n_keys; i++)
+    n += facts->seen->registrants[i].key == facts->saved->key && is_ours (facts->in, &facts->seen->registrants[i]);
+  for (guint i = 0; i < facts->in->n_ours; i++)
+    n += (!facts->seen->full || !is_known (&facts->in->ours[i].nexus)) && facts->registered[i] == HF_REGISTERED_KEY;
+  return MIN (n, facts->listed);
+}
+
+/* The most of them that may be ours. */
+static guint
+count_ours_at_most (const HfFacts *facts)
+{
+  guint n = facts->ours;
+  for (guint i = 0; i < facts->in->n_ours; i++)
+    n += facts->registered[i] == HF_REGISTERED_UNKNOWN || facts->registered[i] == HF_REGISTERED_SOME;
+  return n;
+}
+
 static void
 count_registrations (HfFacts *facts)
 {
   const HfPlanInput *in = facts->in;
   facts->listed = hf_pr_observation_count_key (facts->seen, facts->saved->key);
   facts->told_apart = facts->seen->full && count_unknown_ours (in, FALSE) == 0;
-  for (guint i = 0; i < in->n_ours; i++) {
+  for (guint i = 0; i < in->n_ours; i++)
     facts->registered[i] = see_registration (facts, i);
-    facts->ours += facts->registered[i] == HF_REGISTERED_KEY;
-  }
-  facts->ours = MIN (facts->ours, facts->listed);
+  facts->ours = count_ours (facts);
   guint allowed = count_allowed (facts);
   guint unmatched = count_unmatched (facts);
   facts->other = unmatched > allowed ? MIN (unmatched - allowed, facts->listed - facts->ours) : 0;
   facts->peer = facts->listed - facts->ours - facts->other;
+  guint not_ours = facts->listed - facts->other;
+  facts->elsewhere = not_ours - MIN (not_ours, count_ours_at_most (facts));
 }
 
 /* Does the unverified REGISTER of an earlier run, on a nexus that does not exist any more, hide behind a K that looks like the
@@ -191,6 +232,30 @@ is_any (const HfFacts *facts, HfRegistered registered)
   return FALSE;
 }
 
+/* One REGISTER cannot stand for both: they are different nexuses, and not two target ports of an initiator port that registers
+ * with all. */
+static gboolean
+are_independent (const HfFacts *facts, guint a, guint b)
+{
+  const HfNexus *first = &facts->in->ours[a].nexus;
+  HfNexus second = facts->in->ours[b].nexus;
+  if (facts->saved->all_tg_pt)
+    second.relative_target_port = 0;
+  return a != b && hf_nexus_compare (first, &second) != HF_NEXUS_SAME;
+}
+
+/* K on one of ours besides the one that the unverified REGISTER was sent from; of an earlier run: on two of ours. */
+static gboolean
+is_on_another_of_ours (const HfFacts *facts, guint nexus)
+{
+  for (guint i = 0; i < facts->in->n_ours; i++)
+    for (guint j = 0; j < facts->in->n_ours; j++)
+      if ((nexus == HF_NEXUS_ANY || nexus == j) && facts->registered[i] == HF_REGISTERED_KEY
+          && facts->registered[j] == HF_REGISTERED_KEY && are_independent (facts, i, j))
+        return TRUE;
+  return FALSE;
+}
+
 static void
 judge_register (HfFacts *facts)
 {
@@ -205,7 +270,7 @@ judge_register (HfFacts *facts)
     it = HF_REGISTERED_UNKNOWN;
 
   facts->unsettled = it == HF_REGISTERED_UNKNOWN || it == HF_REGISTERED_SOME;
-  gboolean alone = facts->ours + facts->peer < 2;
+  gboolean alone = facts->peer == 0 && !is_on_another_of_ours (facts, progress->unverified_nexus);
   gboolean our_own_window = facts->undisturbed && progress->registers_since > 0;
   facts->resurrected = it == HF_REGISTERED_KEY && alone && !our_own_window;
 }
@@ -244,7 +309,7 @@ is_same_nexus (const HfFacts *facts)
   if (!facts->told_apart)
     return facts->in->progress.registers_sent == 0 && facts->listed <= facts->saved->key_count;
   for (guint i = 0; i < facts->in->n_ours; i++)
-    if (!is_saved (facts->saved, &facts->in->ours[i].nexus))
+    if (!is_saved_nexus (facts->saved, &facts->in->ours[i].nexus))
       return FALSE;
   return TRUE;
 }
@@ -273,13 +338,20 @@ row_error (const HfFacts *facts)
   return facts->seen == NULL;
 }
 
+/* One REGISTER with ALL_TG_PT may list K several times, so without READ FULL STATUS counting tells nothing. */
+static gboolean
+cannot_count (const HfFacts *facts)
+{
+  return facts->saved->all_tg_pt && !facts->told_apart && facts->listed > 0;
+}
+
 static gboolean
 row_ambiguous (const HfFacts *facts)
 {
   /* Once the reservation is ours, somebody who registers the same key later does not undo the move. */
   if (facts->in->progress.taken_over && facts->ours > 0)
     return FALSE;
-  return facts->other > 0
+  return facts->other > 0 || cannot_count (facts)
          || (facts->in->progress.register_unverified && !facts->unsettled && facts->listed > 0 && may_hide (facts));
 }
 
@@ -462,6 +534,9 @@ plan_back_out (const HfFacts *facts, HfPlan *plan)
 static char *
 describe_ambiguous (const HfFacts *facts)
 {
+  if (cannot_count (facts))
+    return g_strdup (
+        "registered with ALL_TG_PT, and the target does not tell which nexus is whose: registrations cannot be counted");
   if (facts->other == 0)
     return g_strdup_printf ("an earlier run sent a REGISTER whose fate cannot be told: key 0x%" G_GINT64_MODIFIER
                             "x is listed %u times, PRGENERATION went from %u to %u",
@@ -473,8 +548,7 @@ describe_ambiguous (const HfFacts *facts)
   g_string_printf (text, "key 0x%" G_GINT64_MODIFIER "x is registered by a nexus that is not the VM's:", facts->saved->key);
   for (guint i = 0; i < facts->seen->n_keys; i++) {
     const HfPrRegistrant *registrant = &facts->seen->registrants[i];
-    if (registrant->key != facts->saved->key || find_ours (facts->in, &registrant->nexus) != HF_NEXUS_ANY
-        || is_saved (facts->saved, &registrant->nexus))
+    if (registrant->key != facts->saved->key || is_ours (facts->in, registrant) || is_saved (facts->saved, registrant))
       continue;
     g_autofree char *name = hf_nexus_to_string (&registrant->nexus);
     g_string_append_printf (text, " %s", name);
@@ -510,6 +584,7 @@ fill_plan (const HfFacts *facts, HfPlan *plan)
   for (guint i = 0; i < facts->in->n_ours; i++)
     plan->registered[i] = facts->registered[i] == HF_REGISTERED_KEY;
   plan->peer = facts->peer;
+  plan->elsewhere = facts->elsewhere;
   plan->told_apart = facts->told_apart;
   plan->register_verified = progress->register_unverified && !facts->unsettled && !facts->resurrected;
   gboolean has =
@@ -556,7 +631,7 @@ holds_exclusively (const HfFacts *facts)
   if (!facts->told_apart)
     return TRUE; /* a registered nexus of the holder's key counts as the holder */
   for (guint i = 0; i < facts->seen->n_keys; i++)
-    if (facts->seen->registrants[i].holder && find_ours (facts->in, &facts->seen->registrants[i].nexus) != HF_NEXUS_ANY)
+    if (facts->seen->registrants[i].holder && is_ours (facts->in, &facts->seen->registrants[i]))
       return TRUE;
   return FALSE;
 }

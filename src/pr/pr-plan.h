@@ -76,6 +76,7 @@ typedef struct {
   gboolean register_verified;             /* the unverified REGISTER was checked by this observation and stands */
   gboolean registered[HF_PR_NEXUSES_MAX]; /* of ours: K is there by now, as far as known */
   guint peer;                             /* registrations of K on the peer's nexuses */
+  guint elsewhere;                        /* registrations of K that are certainly not ours, and may be the peer's */
   guint64 other_key;                      /* OCCUPIED: the key found; 0: unknown. NONE: a left-over key of ours; 0: none */
   char *text;                             /* why, for AMBIGUOUS, OCCUPIED, REFUSED and notes; or NULL. hf_plan_clear frees it */
 } HfPlan;

@@ -104,39 +104,64 @@ save (HfPrExec *exec, HfLu *const *lus, guint n_lus, guint64 key, HfPrSaved *sav
   return done;
 }
 
+/* All nexuses must be of one LU. */
+static gboolean
+identify (HfLu *const *lus, guint n_lus, HfLuIdentity *ret, HfUnitError *failure, GError **error)
+{
+  for (guint i = 0; i < n_lus; i++) {
+    GError *local = NULL;
+    const HfLuIdentity *identity = hf_lu_get_identity (lus[i], &local);
+    if (identity == NULL) {
+      hf_unit_error_set (failure, "identify", NULL, hf_scsi_error_to_exit_code (local), "%s", local->message);
+      g_propagate_error (error, local);
+      return FALSE;
+    }
+    if (i == 0)
+      *ret = *identity;
+    else if (!hf_lu_identity_equal (ret, identity)) {
+      hf_unit_error_set (failure, "identify", NULL, HF_SG_EXIT_SYNTAX, "%s and %s are different LUs", hf_lu_get_address (lus[0]),
+                         hf_lu_get_address (lus[i]));
+      g_set_error_literal (error, HF_PR_ERROR, HF_PR_ERROR_ARGUMENT, failure->text);
+      return FALSE;
+    }
+  }
+  return TRUE;
+}
+
+static gboolean
+identify_and_save (HfPrExec *exec, HfLu *const *lus, guint n_lus, guint64 key, HfPrSaved *saved, GError **error)
+{
+  if (!identify (lus, n_lus, &saved->identity, &exec->failure, error))
+    return FALSE;
+  if (save (exec, lus, n_lus, key, saved))
+    return TRUE;
+  int code = exec->failure.exit_code == HF_SG_EXIT_SYNTAX ? HF_PR_ERROR_KEY : HF_PR_ERROR_DEVICE;
+  g_set_error (error, HF_PR_ERROR, code, "%s: %s: %s", hf_lu_get_address (lus[0]), exec->failure.step, exec->failure.text);
+  return FALSE;
+}
+
 gboolean
 hf_pr_save (HfLu *const *lus, guint n_lus, guint64 key, HfPrSaved *ret, HfUnitError *ret_failure, GError **error)
 {
-  HfPrExec exec = { .lu = lus[0] };
+  HfPrExec exec = { 0 };
   HfPrSaved saved = { 0 };
+  GError *local = NULL;
   if (n_lus == 0 || n_lus > HF_PR_NEXUSES_MAX) {
     g_set_error (error, HF_PR_ERROR, HF_PR_ERROR_ARGUMENT, "%u nexuses of one LU; 1 to %u can be saved", n_lus,
                  HF_PR_NEXUSES_MAX);
     return FALSE;
   }
-  for (guint i = 0; i < n_lus; i++) {
-    const HfLuIdentity *identity = hf_lu_get_identity (lus[i], error);
-    if (identity == NULL)
-      return FALSE;
-    if (i == 0)
-      saved.identity = *identity;
-    else if (!hf_lu_identity_equal (&saved.identity, identity)) {
-      g_set_error (error, HF_PR_ERROR, HF_PR_ERROR_ARGUMENT, "%s and %s are different LUs", hf_lu_get_address (lus[0]),
-                   hf_lu_get_address (lus[i]));
-      return FALSE;
-    }
-  }
-  if (save (&exec, lus, n_lus, key, &saved)) {
-    *ret = saved;
+  exec.lu = lus[0];
+  if (identify_and_save (&exec, lus, n_lus, key, &saved, &local)) {
     hf_unit_error_clear (&exec.failure);
+    *ret = saved;
     return TRUE;
   }
-  g_set_error (error, HF_PR_ERROR, exec.failure.answered ? HF_PR_ERROR_DEVICE : HF_PR_ERROR_KEY, "%s: %s: %s",
-               hf_lu_get_address (lus[0]), exec.failure.step, exec.failure.text);
   hf_pr_saved_clear (&saved);
   if (ret_failure != NULL)
     *ret_failure = exec.failure;
   else
     hf_unit_error_clear (&exec.failure);
+  g_propagate_error (error, local);
   return FALSE;
 }

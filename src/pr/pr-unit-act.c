@@ -34,12 +34,11 @@ is_told (HfUnit *unit, guint nexus)
 
 /* ---- journal ---- */
 
-gboolean
-hf_unit_write_journal (HfUnit *unit, HfJournalKind kind, const char *step, guint nexus, HfAction action)
+static gboolean
+write_entry (HfUnit *unit, HfJournalKind kind, const char *step, guint nexus, HfAction action, GError **error)
 {
   if (unit->shared->journal == NULL)
     return TRUE;
-  g_autoptr (GError) error = NULL;
   g_autofree char *name = hf_nexus_to_string (&unit->ours[nexus].nexus);
   HfJournalEntry entry = { .kind = kind,
                            .lu = unit->result.name,
@@ -48,10 +47,17 @@ hf_unit_write_journal (HfUnit *unit, HfJournalKind kind, const char *step, guint
                            .generation = unit->seen.generation,
                            .is_register = action == HF_ACTION_REGISTER,
                            .is_take_over = action == HF_ACTION_TAKE_OVER };
-  if (hf_journal_write (unit->shared->journal, &entry, &error))
-    return TRUE;
+  return hf_journal_write (unit->shared->journal, &entry, error);
+}
+
+gboolean
+hf_unit_write_journal (HfUnit *unit, HfJournalKind kind, const char *step, guint nexus, HfAction action)
+{
+  g_autoptr (GError) error = NULL;
   HfUnitError failure = { 0 };
-  hf_unit_error_set (&failure, "journal", NULL, HF_EXIT_OTHER, "%s", error->message);
+  if (write_entry (unit, kind, step, nexus, action, &error))
+    return TRUE;
+  hf_unit_error_set (&failure, "journal", NULL, HF_SG_EXIT_FILE, "%s", error->message);
   hf_unit_fail (unit, HF_VERDICT_ERROR, &failure);
   return FALSE;
 }
@@ -70,10 +76,11 @@ static gboolean
 forget_register (HfUnit *unit, guint nexus, const char *step)
 {
   HfPlanProgress *progress = &unit->input.progress;
-  if (progress->register_unverified && (progress->unverified_nexus == nexus || progress->unverified_nexus == HF_NEXUS_ANY))
-    progress->register_unverified = FALSE;
+  gboolean any = progress->unverified_nexus == HF_NEXUS_ANY && !hf_unit_is_any_touched (unit);
+  gboolean last = progress->register_unverified && (any || progress->unverified_nexus == nexus);
+  progress->register_unverified &= !last;
   progress->registers_sent -= progress->registers_sent > 0;
-  return hf_unit_write_journal (unit, HF_JOURNAL_UNDONE, step, nexus, HF_ACTION_NONE);
+  return hf_unit_write_journal (unit, HF_JOURNAL_UNDONE, step, nexus, last ? HF_ACTION_REGISTER : HF_ACTION_NONE);
 }
 
 /* This nexus answered that it is not registered (any more). If the target may have taken a new login for another nexus, the
@@ -149,11 +156,15 @@ hf_unit_settle_unanswered (HfUnit *unit, gboolean write)
   gboolean told = is_told (unit, nexus != HF_NEXUS_ANY ? nexus : 0);
   if (!progress->register_unverified || unit->register_answered || told || unit->seen.generation != progress->register_generation)
     return TRUE;
+  /* PRGENERATION starts at 0 again after a power loss: of an earlier run that would prove nothing. */
+  if (nexus == HF_NEXUS_ANY && progress->register_generation == 0)
+    return TRUE;
   if (nexus != HF_NEXUS_ANY)
     unit->touched[nexus] = unit->touched_before;
   progress->register_unverified = FALSE;
   progress->registers_sent -= progress->registers_sent > 0;
-  return !write || hf_unit_write_journal (unit, HF_JOURNAL_UNDONE, "register", nexus == HF_NEXUS_ANY ? 0 : nexus, HF_ACTION_NONE);
+  nexus = nexus == HF_NEXUS_ANY ? 0 : nexus;
+  return !write || hf_unit_write_journal (unit, HF_JOURNAL_UNDONE, "register", nexus, HF_ACTION_REGISTER);
 }
 
 /* Before anything was sent a lost link is an error; afterwards the LU must be read if it can be. */
@@ -176,23 +187,29 @@ hf_unit_look_until_seen (HfUnit *unit)
 
 /* ---- sending ---- */
 
-/* APTPL is one flag for the whole LU on some targets, and any REGISTER sets it: keep it on if it is on. */
+/* APTPL is one flag for the whole LU on some targets, and any REGISTER sets it: keep it on if it is on now. Known for one phase.
+ */
+static gboolean
+learn_aptpl (HfUnit *unit, guint nexus)
+{
+  HfPrCapabilities capabilities;
+  unit->aptpl |= unit->result.saved->aptpl;
+  if (unit->aptpl || unit->aptpl_known)
+    return TRUE;
+  if (!hf_pr_exec_capabilities (&unit->exec[nexus], &capabilities))
+    return FALSE;
+  unit->aptpl = capabilities.persist_through_power_loss_activated;
+  unit->aptpl_known = TRUE;
+  return TRUE;
+}
+
 gboolean
 hf_unit_learn_aptpl (HfUnit *unit, guint nexus)
 {
-  HfPrCapabilities capabilities;
-  if (unit->aptpl_known)
+  if (learn_aptpl (unit, nexus))
     return TRUE;
-  unit->aptpl = unit->result.saved->aptpl;
-  if (!unit->aptpl) {
-    if (!hf_pr_exec_capabilities (&unit->exec[nexus], &capabilities)) {
-      hf_unit_fail (unit, HF_VERDICT_ERROR, &unit->exec[nexus].failure);
-      return FALSE;
-    }
-    unit->aptpl = capabilities.persist_through_power_loss_activated;
-  }
-  unit->aptpl_known = TRUE;
-  return TRUE;
+  hf_unit_fail (unit, HF_VERDICT_ERROR, &unit->exec[nexus].failure);
+  return FALSE;
 }
 
 static HfPrOut
@@ -215,8 +232,11 @@ hf_unit_send (HfUnit *unit, HfAction action, guint nexus, const char *step, HfSc
 {
   HfPrOut out = make_command (unit, action);
   memset (ret_result, 0, sizeof *ret_result);
+  hf_unit_error_clear (&unit->refusal);
   if (!hf_pr_exec_out (&unit->exec[nexus], step, &out, HF_SCSI_RETRY, ret_result)) {
     unit->uncounted = TRUE;
+    unit->refusal = unit->exec[nexus].failure;
+    memset (&unit->exec[nexus].failure, 0, sizeof unit->exec[nexus].failure);
     return HF_ANSWER_UNCLEAR;
   }
   if (ret_result->status == HF_SAM_GOOD) {
@@ -224,11 +244,11 @@ hf_unit_send (HfUnit *unit, HfAction action, guint nexus, const char *step, HfSc
     unit->uncounted |= action == HF_ACTION_UNREGISTER;
     return HF_ANSWER_GOOD;
   }
+  g_autofree char *text = hf_scsi_result_to_string (ret_result);
+  hf_unit_error_set (&unit->refusal, step, ret_result, 0, "%s: %s", hf_pr_out_action_to_string (out.action), text);
   if (ret_result->status == HF_SAM_RESERVATION_CONFLICT)
     return HF_ANSWER_CONFLICT;
   unit->uncounted = TRUE;
-  g_autofree char *text = hf_scsi_result_to_string (ret_result);
-  hf_unit_error_set (&unit->exec[nexus].failure, step, ret_result, 0, "%s: %s", hf_pr_out_action_to_string (out.action), text);
   unit->refusals += ret_result->status == HF_SAM_CHECK_CONDITION;
   return HF_ANSWER_UNCLEAR;
 }
@@ -341,7 +361,9 @@ hf_unit_act (HfUnit *unit)
   const char *step = again ? "register-again" : action_names[action].step;
   HfScsiResult result;
 
-  if (!hf_unit_learn_aptpl (unit, nexus) || !hf_unit_write_journal (unit, HF_JOURNAL_INTENT, step, nexus, action))
+  if (action != HF_ACTION_TAKE_OVER && !hf_unit_learn_aptpl (unit, nexus))
+    return FALSE;
+  if (!hf_unit_write_journal (unit, HF_JOURNAL_INTENT, step, nexus, action))
     return FALSE;
   if (action == HF_ACTION_REGISTER)
     before_register (unit, nexus);
@@ -365,8 +387,10 @@ back_out_nexus (HfUnit *unit, guint nexus)
 {
   HfScsiResult result;
   HfAnswer answer = HF_ANSWER_UNCLEAR;
-  /* A journal that fails is no reason to leave a registration behind: unregistering is safe to repeat. */
-  hf_unit_write_journal (unit, HF_JOURNAL_INTENT, "back-out", nexus, HF_ACTION_UNREGISTER);
+  if (!learn_aptpl (unit, nexus))
+    hf_unit_error_clear (&unit->exec[nexus].failure);
+  /* A journal that cannot be written is no reason to leave a registration behind: unregistering is safe to repeat. */
+  write_entry (unit, HF_JOURNAL_INTENT, "back-out", nexus, HF_ACTION_UNREGISTER, NULL);
   for (guint i = 0; i < BACK_OUT_ATTEMPTS && answer == HF_ANSWER_UNCLEAR; i++)
     answer = hf_unit_send (unit, HF_ACTION_UNREGISTER, nexus, "back-out", &result);
   if (answer != HF_ANSWER_UNCLEAR) {
@@ -376,19 +400,48 @@ back_out_nexus (HfUnit *unit, guint nexus)
   hf_unit_add_note (unit, "the registration of this nexus could not be taken back; run the command again");
 }
 
-/* Takes back what this move registered. After the take-over there is no way back: the reservation is ours. */
+/* May nexus go? If K is seen on a nexus that is certainly not ours; or if it came too late after a fence, or may have. */
+static gboolean
+may_take_back (HfUnit *unit, const HfPlan *plan, guint nexus)
+{
+  const HfPlanProgress *progress = &unit->input.progress;
+  gboolean any = progress->unverified_nexus == HF_NEXUS_ANY && plan->verdict == HF_VERDICT_FENCED;
+  return plan->elsewhere > 0 || (progress->register_unverified && (any || progress->unverified_nexus == nexus));
+}
+
+/* FALSE: the take-over was executed, or may have been, and the LU does not show that it was not. */
+static gboolean
+is_before_take_over (HfUnit *unit, const HfPlan *plan, gboolean looked)
+{
+  if (unit->input.progress.taken_over)
+    return FALSE;
+  return !unit->take_over_sent || (looked && plan->told_apart && plan->elsewhere > 0);
+}
+
 void
 hf_unit_back_out (HfUnit *unit)
 {
-  if (!hf_unit_is_any_touched (unit) || unit->take_over_sent)
+  HfPlan plan;
+  if (!hf_unit_is_any_touched (unit))
     return;
   /* The deadline may be the reason for backing out. */
   gint64 grace = g_get_monotonic_time () + 2 * G_TIME_SPAN_SECOND;
   for (guint i = 0; i < unit->n_lus; i++)
     unit->exec[i].deadline = MAX (unit->deadline, grace);
-  for (guint i = 0; i < unit->n_lus; i++)
-    if (unit->touched[i])
-      back_out_nexus (unit, i);
   unit->look = "verify-back-out";
-  hf_unit_look (unit, HF_OBSERVE_ONCE);
+  gboolean looked = hf_unit_look (unit, HF_OBSERVE_ONCE), kept = FALSE;
+  if (!looked && unit->result.has_before)
+    unit->input.observed = &unit->seen; /* out of date, but what we went by */
+  hf_plan_make (&unit->input, &plan);
+  gboolean before = is_before_take_over (unit, &plan, looked);
+  for (guint i = 0; i < unit->n_lus; i++)
+    if (unit->touched[i] && before && may_take_back (unit, &plan, i))
+      back_out_nexus (unit, i);
+    else
+      kept |= unit->touched[i] && plan.registered[i];
+  if (kept)
+    hf_unit_add_note (unit, "this nexus stays registered, for the VM's key is seen on no other: run the command again");
+  hf_plan_clear (&plan);
+  if (!hf_unit_look (unit, HF_OBSERVE_ONCE))
+    unit->seen_at = 0;
 }

@@ -12,11 +12,10 @@
 #define HF_SURPRISES_MAX 5 /* decisions anew because others acted or an answer was unclear */
 #define HF_STEPS_MAX 256   /* more than any number of nexuses needs: a bound for a target that makes no sense */
 #define HF_REFUSALS_MAX 2  /* the same command answered CHECK CONDITION without effect */
-#define HF_EXIT_TIMEOUT 33 /* sg3_utils' codes */
-#define HF_EXIT_OTHER 99
 
 struct _HfUnit {
   HfMoveUnit result;
+  char *merged; /* a note on nexuses that were given twice; or NULL */
   const HfUnitShared *shared;
   guint n_lus;
   HfPrExec exec[HF_PR_NEXUSES_MAX];
@@ -31,6 +30,7 @@ struct _HfUnit {
   HfPrObservation seen;
   gint64 seen_at; /* 0: seen is empty or out of date */
   const char *look;
+  gboolean only_reads; /* check */
   gboolean read_twice; /* the look that follows, or the last one, if READ FULL STATUS does not work */
   HfVerdict last_verdict;
   gboolean decided;
@@ -40,12 +40,16 @@ struct _HfUnit {
   gboolean others_acted; /* PRGENERATION moved by more than our own commands since the last decision */
   guint counted;         /* commands since the last look that count in PRGENERATION */
   guint surprises, refusals;
+  HfUnitError refusal; /* of the last PERSISTENT RESERVE OUT, if it was not GOOD */
   gint64 deadline;
 };
 
 typedef enum { HF_ANSWER_GOOD, HF_ANSWER_CONFLICT, HF_ANSWER_UNCLEAR } HfAnswer;
 
 /* ---- pr-unit.c ---- */
+
+/* A phase that starts anew knows what the journal says, and nothing else. only_reads: it sends no PERSISTENT RESERVE OUT. */
+void hf_unit_start_anew (HfUnit *unit, gboolean only_reads);
 
 /* Frame a phase: deadline, sums, unit attentions. */
 void hf_unit_start (HfUnit *unit);
@@ -55,7 +59,6 @@ void hf_unit_finish (HfUnit *unit);
 void hf_unit_fail (HfUnit *unit, HfVerdict verdict, HfUnitError *failure);
 /* The same where no command went wrong, but no progress is made. */
 void hf_unit_give_up (HfUnit *unit);
-void hf_unit_add_note (HfUnit *unit, const char *note);
 void hf_unit_forget_notes (HfUnit *unit);
 
 /* FALSE, and failed: a unit with a key has no nexus here. */

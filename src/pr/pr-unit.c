@@ -40,6 +40,7 @@ hf_unit_new (const HfPrSaved *saved, const HfUnitShared *shared)
   unit->result.saved = saved;
   unit->result.name = hf_lu_identity_to_string (&saved->identity);
   unit->result.certain = TRUE;
+  unit->result.type = saved->type;
   unit->input =
       (HfPlanInput){ .saved = saved, .role = shared->options.role, .peer_gone = shared->options.peer_gone, .ours = unit->ours };
   unit->look = "observe";
@@ -59,7 +60,19 @@ hf_unit_free (HfUnit *unit)
   g_free (unit->result.name);
   g_free (unit->result.device);
   g_free (unit->result.note);
+  g_free (unit->merged);
+  hf_unit_error_clear (&unit->refusal);
   g_free (unit);
+}
+
+/* Two nodes of one path ("/dev/sda", "/dev/sg0"), or two paths that nothing tells apart. */
+static gboolean
+is_same_nexus (HfUnit *unit, HfLu *lu)
+{
+  for (guint i = 0; i < unit->n_lus; i++)
+    if (hf_nexus_compare (&unit->ours[i].nexus, hf_lu_get_nexus (lu)) == HF_NEXUS_SAME)
+      return TRUE;
+  return FALSE;
 }
 
 gboolean
@@ -67,6 +80,13 @@ hf_unit_add_lu (HfUnit *unit, HfLu *lu)
 {
   if (unit->n_lus == HF_PR_NEXUSES_MAX)
     return FALSE;
+  if (is_same_nexus (unit, lu)) {
+    g_autofree char *text =
+        g_strdup_printf ("%s is not used: it is the same I_T nexus as %s", hf_lu_get_address (lu), unit->result.device);
+    g_free (unit->merged);
+    unit->merged = g_steal_pointer (&text);
+    return TRUE;
+  }
   guint i = unit->n_lus++;
   unit->exec[i].lu = lu;
   unit->logins[i] = hf_lu_get_logins (lu);
@@ -76,6 +96,12 @@ hf_unit_add_lu (HfUnit *unit, HfLu *lu)
   if (unit->result.device == NULL)
     unit->result.device = g_strdup (hf_lu_get_address (lu));
   return TRUE;
+}
+
+guint
+hf_unit_get_room (HfUnit *unit)
+{
+  return HF_PR_NEXUSES_MAX - unit->n_lus;
 }
 
 HfMoveUnit *
@@ -119,6 +145,7 @@ hf_unit_start (HfUnit *unit)
   unit->deadline = g_get_monotonic_time () + timeout_ms * (gint64)1000;
   for (guint i = 0; i < unit->n_lus; i++)
     unit->exec[i].deadline = unit->deadline;
+  unit->aptpl = unit->aptpl_known = FALSE;
   unit->result.milliseconds -= g_get_monotonic_time () / 1000;
   unit->result.commands -= count_commands (unit);
 }
@@ -127,7 +154,7 @@ static void
 keep_after (HfUnit *unit)
 {
   hf_pr_observation_clear (&unit->result.after);
-  unit->result.has_after = unit->result.has_before;
+  unit->result.has_after = unit->result.has_before && unit->seen_at != 0;
   if (unit->result.has_after)
     hf_pr_observation_copy (&unit->seen, &unit->result.after);
 }
@@ -170,18 +197,30 @@ hf_unit_add_note (HfUnit *unit, const char *note)
 
 /* ---- the loop ---- */
 
-static void
-read_journal (HfUnit *unit)
+/* A phase that starts anew knows what the journal says, and nothing else. */
+void
+hf_unit_start_anew (HfUnit *unit, gboolean only_reads)
 {
   HfPlanProgress *progress = &unit->input.progress;
   HfJournalSummary summary = { 0 };
-  if (unit->shared->journal == NULL)
-    return;
-  hf_journal_get_summary (unit->shared->journal, unit->result.name, &summary);
-  progress->registers_sent = summary.registers_sent;
-  progress->register_unverified = summary.register_unverified;
-  progress->unverified_nexus = HF_NEXUS_ANY;
-  progress->register_generation = summary.generation;
+  hf_unit_forget_notes (unit);
+  if (unit->shared->journal != NULL)
+    hf_journal_get_summary (unit->shared->journal, unit->result.name, &summary);
+  *progress = (HfPlanProgress){ .registers_sent = summary.registers_sent,
+                                .register_unverified = summary.register_unverified,
+                                .unverified_nexus = HF_NEXUS_ANY,
+                                .register_generation = summary.generation };
+  unit->take_over_sent = summary.take_over_sent;
+  unit->only_reads = only_reads;
+  unit->read_twice = only_reads;
+  unit->register_answered = unit->decided = FALSE;
+  unit->surprises = unit->refusals = 0;
+  unit->seen_at = 0;
+  unit->look = "observe";
+  hf_pr_observation_clear (&unit->result.before);
+  unit->result.has_before = FALSE;
+  memset (unit->touched, 0, sizeof unit->touched);
+  memset (unit->stale, 0, sizeof unit->stale);
 }
 
 /* A REGISTER of an earlier run that still stands is this run's to take back. */
@@ -211,9 +250,11 @@ decide (HfUnit *unit)
 {
   hf_plan_clear (&unit->plan);
   hf_plan_make (&unit->input, &unit->plan);
-  adopt_journal (unit);
+  if (!unit->only_reads)
+    adopt_journal (unit);
   HfVerdict verdict = unit->plan.verdict;
-  gboolean done = unit->input.progress.taken_over && verdict != HF_VERDICT_AMBIGUOUS;
+  /* Behind the take-over there is no refusing: the reservation is ours. */
+  gboolean done = unit->input.progress.taken_over && verdict >= HF_VERDICT_TYPE_CHANGED && verdict <= HF_VERDICT_REGISTERED;
   unit->surprises += unit->decided && (verdict != unit->last_verdict || unit->others_acted);
   unit->others_acted = FALSE;
   unit->last_verdict = verdict;
@@ -228,7 +269,7 @@ decide (HfUnit *unit)
     return TRUE;
   if (unit->plan.text != NULL) {
     HfUnitError failure = { 0 };
-    hf_unit_error_set (&failure, unit->look, NULL, HF_EXIT_OTHER, "%s", unit->plan.text);
+    hf_unit_error_set (&failure, unit->look, NULL, HF_SG_EXIT_OTHER, "%s", unit->plan.text);
     hf_unit_fail (unit, verdict, &failure);
   }
   return FALSE;
@@ -238,15 +279,13 @@ void
 hf_unit_give_up (HfUnit *unit)
 {
   HfUnitError failure = { 0 };
-  HfUnitError *last = &unit->exec[unit->plan.nexus].failure;
-  if (last->step != NULL && unit->surprises <= HF_SURPRISES_MAX)
-    failure = *last, memset (last, 0, sizeof *last);
+  if (unit->refusal.step != NULL)
+    failure = unit->refusal, memset (&unit->refusal, 0, sizeof unit->refusal);
   else if (g_get_monotonic_time () >= unit->deadline)
-    hf_unit_error_set (&failure, unit->look, NULL, HF_EXIT_TIMEOUT, "the deadline passed");
+    hf_unit_error_set (&failure, unit->look, NULL, HF_SG_EXIT_TIMEOUT, "the deadline passed");
   else
-    hf_unit_error_set (&failure, unit->look, NULL, HF_EXIT_OTHER,
-                       "others kept changing the reservations: gave up after %u decisions%s%s", unit->surprises,
-                       last->text != NULL ? "; last: " : "", last->text != NULL ? last->text : "");
+    hf_unit_error_set (&failure, unit->look, NULL, HF_SG_EXIT_OTHER,
+                       "others kept changing the reservations: gave up after %u decisions", unit->surprises);
   hf_unit_fail (unit, HF_VERDICT_ERROR, &failure);
 }
 
@@ -303,6 +342,8 @@ static void
 describe_end (HfUnit *unit)
 {
   g_autofree char *text = NULL;
+  if (unit->merged != NULL)
+    hf_unit_add_note (unit, unit->merged);
   if (!unit->result.accepted || unit->plan.action != HF_ACTION_NONE)
     return;
   if (unit->result.verdict == HF_VERDICT_NONE && unit->plan.text != NULL)
@@ -347,28 +388,22 @@ hf_unit_forget_notes (HfUnit *unit)
 void
 hf_unit_check (HfUnit *unit)
 {
-  hf_unit_forget_notes (unit);
-  read_journal (unit);
+  hf_unit_start_anew (unit, TRUE);
   if (!hf_unit_is_reachable (unit))
     return;
   hf_unit_start (unit);
-  unit->read_twice = TRUE;
   if (!hf_unit_is_none (unit) && hf_unit_look_until_seen (unit) && hf_unit_settle_unanswered (unit, FALSE))
     decide (unit);
-  unit->decided = FALSE;
-  unit->seen_at = 0;
   hf_unit_finish (unit);
 }
 
 void
 hf_unit_prepare (HfUnit *unit)
 {
-  hf_unit_forget_notes (unit);
-  read_journal (unit);
+  hf_unit_start_anew (unit, FALSE);
   if (!hf_unit_is_reachable (unit))
     return;
   hf_unit_start (unit);
-  unit->read_twice = FALSE;
   if (!hf_unit_is_none (unit))
     run (unit, FALSE);
   hf_unit_finish (unit);
@@ -391,7 +426,7 @@ hf_unit_commit (HfUnit *unit)
 void
 hf_unit_abort (HfUnit *unit)
 {
-  if (!hf_unit_is_any_touched (unit) || unit->take_over_sent)
+  if (!hf_unit_is_any_touched (unit))
     return;
   hf_unit_start (unit);
   hf_unit_back_out (unit);

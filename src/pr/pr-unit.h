@@ -3,7 +3,7 @@
 
 /*
  * One LU of a move: asks pr-plan what to do, does it on the LU's nexuses, looks, asks again. Every PERSISTENT RESERVE OUT stands
- * in the journal before it is sent.
+ * in the journal before it is sent; one that takes a registration back is sent even if the journal fails.
  *
  * Thread: one at a time; different units in parallel. Functions block until the unit's deadline at the longest.
  */
@@ -23,8 +23,14 @@ typedef struct {
 HfUnit *hf_unit_new (const HfPrSaved *saved, const HfUnitShared *shared);
 void hf_unit_free (HfUnit *unit);
 
-/* Adds a nexus; lu outlives the unit. FALSE if there are HF_PR_NEXUSES_MAX already. */
+/* Adds a nexus; lu outlives the unit. One that is there already is not added again, and noted. FALSE if there are
+ * HF_PR_NEXUSES_MAX. */
 gboolean hf_unit_add_lu (HfUnit *unit, HfLu *lu);
+
+/* How many more nexuses fit. */
+guint hf_unit_get_room (HfUnit *unit);
+
+void hf_unit_add_note (HfUnit *unit, const char *note);
 
 /* The result so far; valid as long as unit, changed by the calls below. */
 HfMoveUnit *hf_unit_get_result (HfUnit *unit);
@@ -34,6 +40,8 @@ void hf_unit_check (HfUnit *unit);
 void hf_unit_prepare (HfUnit *unit);
 void hf_unit_commit (HfUnit *unit);
 void hf_unit_abort (HfUnit *unit);
+/* Proves that the registration may go; hf_unit_release, if that was accepted, removes it. */
+void hf_unit_prove_release (HfUnit *unit);
 void hf_unit_release (HfUnit *unit);
 
 /* The journal may forget this unit: nothing of ours waits for a rerun. */

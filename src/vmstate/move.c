@@ -14,32 +14,39 @@
 #include "pr/journal.h"
 #include "pr/pr-unit.h"
 
+#define EXIT_FILE 15   /* sg3_utils' code */
 #define WORKERS_MAX 64 /* LUs wait for their targets, not for a processor */
 
 struct _HfMove {
   const HfRecord *record;
   HfUnitShared shared;
-  char *journal_dir;
-  HfUnit **units; /* one for each of the record's */
+  char *state_dir; /* NULL: no journal */
+  HfUnit **units;  /* one for each of the record's */
   gboolean prepared;
 };
 
-/* Destination and source may be the same machine with the same state directory: their journals are two. */
+/* Destination and source may be the same machine with the same state directory, and a release must not end the journal of a
+ * reclaim. */
 static char *
-find_journal_dir (const HfMoveOptions *options)
+find_journal_dir (const HfMove *move, const char *purpose)
 {
-  if (options->state_dir == NULL)
-    return NULL;
-  return g_build_filename (options->state_dir, options->role == HF_ROLE_SOURCE ? "source" : "destination", NULL);
+  return move->state_dir != NULL ? g_build_filename (move->state_dir, purpose, NULL) : NULL;
+}
+
+static const char *
+get_purpose (const HfMove *move)
+{
+  return move->shared.options.role == HF_ROLE_SOURCE ? "source" : "destination";
 }
 
 static gboolean
-open_journal (HfMove *move, gboolean write, GError **error)
+open_journal (HfMove *move, const char *purpose, gboolean write, GError **error)
 {
+  g_autofree char *folder = find_journal_dir (move, purpose);
   g_clear_pointer (&move->shared.journal, hf_journal_free);
-  if (move->journal_dir == NULL)
+  if (folder == NULL)
     return TRUE;
-  move->shared.journal = hf_journal_open (move->journal_dir, move->record->id, write, error);
+  move->shared.journal = hf_journal_open (folder, move->record->id, write, error);
   return move->shared.journal != NULL;
 }
 
@@ -50,11 +57,11 @@ hf_move_new (const HfRecord *record, const HfMoveOptions *options, GError **erro
   move->record = record;
   move->shared.options = *options;
   move->shared.options.state_dir = NULL;
-  move->journal_dir = find_journal_dir (options);
+  move->state_dir = g_strdup (options->state_dir);
   move->units = g_new0 (HfUnit *, record->n_units);
   for (guint i = 0; i < record->n_units; i++)
     move->units[i] = hf_unit_new (&record->units[i], &move->shared);
-  if (!open_journal (move, FALSE, error))
+  if (!open_journal (move, get_purpose (move), FALSE, error))
     return NULL;
   return g_steal_pointer (&move);
 }
@@ -68,43 +75,43 @@ hf_move_free (HfMove *move)
     hf_unit_free (move->units[i]);
   g_free (move->units);
   hf_journal_free (move->shared.journal);
-  g_free (move->journal_dir);
+  g_free (move->state_dir);
   g_free (move);
 }
 
 /* ---- in parallel ---- */
 
-typedef struct {
-  void (*work) (gpointer item);
-} Job;
-
-static void
-work (gpointer item, gpointer data)
-{
-  const Job *job = data;
-  job->work (item);
-}
-
 /* Calls function for each of the n items, on workers, and returns when all are done. */
 static void
-for_each (gpointer *items, guint n, void (*function) (gpointer item))
+for_each (gpointer *items, guint n, GFunc function, gpointer data)
 {
-  Job job = { function };
   if (n < 2) {
     for (guint i = 0; i < n; i++)
-      function (items[i]);
+      function (items[i], data);
     return;
   }
-  GThreadPool *pool = g_thread_pool_new (work, &job, MIN (n, WORKERS_MAX), FALSE, NULL);
+  GThreadPool *pool = g_thread_pool_new (function, data, MIN (n, WORKERS_MAX), FALSE, NULL);
   for (guint i = 0; i < n; i++)
     g_thread_pool_push (pool, items[i], NULL);
   g_thread_pool_free (pool, FALSE, TRUE);
 }
 
+typedef struct {
+  void (*function) (HfUnit *unit);
+} Phase;
+
+static void
+run_phase (gpointer item, gpointer data)
+{
+  const Phase *phase = data;
+  phase->function (item);
+}
+
 static void
 for_each_unit (HfMove *move, void (*function) (HfUnit *unit))
 {
-  for_each ((gpointer *)move->units, move->record->n_units, (void (*) (gpointer))function);
+  Phase phase = { function };
+  for_each ((gpointer *)move->units, move->record->n_units, run_phase, &phase);
 }
 
 /* ---- LUs ---- */
@@ -116,7 +123,7 @@ typedef struct {
 } Identification;
 
 static void
-identify (gpointer item)
+identify (gpointer item, gpointer data)
 {
   Identification *it = item;
   it->identity = hf_lu_get_identity (it->lu, &it->error);
@@ -135,6 +142,35 @@ find_unit (HfMove *move, const Identification *it, GError **error)
 }
 
 static gboolean
+check_room (const Identification *all, HfUnit *const *found, guint n, GError **error)
+{
+  for (guint i = 0; i < n; i++) {
+    guint wanted = 0;
+    for (guint j = 0; j <= i; j++)
+      wanted += found[j] == found[i];
+    if (wanted <= hf_unit_get_room (found[i]))
+      continue;
+    g_set_error (error, HF_RECORD_ERROR, HF_RECORD_ERROR_LU, "%s: more than %u nexuses to one LU", hf_lu_get_address (all[i].lu),
+                 HF_PR_NEXUSES_MAX);
+    return FALSE;
+  }
+  return TRUE;
+}
+
+/* Workers use them in parallel: each must be another. */
+static gboolean
+check_different (HfLu *const *lus, guint n, GError **error)
+{
+  g_autoptr (GHashTable) known = g_hash_table_new (NULL, NULL);
+  for (guint i = 0; i < n; i++)
+    if (!g_hash_table_add (known, lus[i])) {
+      g_set_error (error, HF_RECORD_ERROR, HF_RECORD_ERROR_LU, "%s was given twice", hf_lu_get_address (lus[i]));
+      return FALSE;
+    }
+  return TRUE;
+}
+
+static gboolean
 add_identified (HfMove *move, Identification *all, guint n, GError **error)
 {
   g_autofree HfUnit **found = g_new0 (HfUnit *, n);
@@ -147,12 +183,10 @@ add_identified (HfMove *move, Identification *all, guint n, GError **error)
     if (found[i] == NULL)
       return FALSE;
   }
+  if (!check_room (all, found, n, error))
+    return FALSE;
   for (guint i = 0; i < n; i++)
-    if (!hf_unit_add_lu (found[i], all[i].lu)) {
-      g_set_error (error, HF_RECORD_ERROR, HF_RECORD_ERROR_LU, "%s: more than %u nexuses to one LU",
-                   hf_lu_get_address (all[i].lu), HF_PR_NEXUSES_MAX);
-      return FALSE;
-    }
+    hf_unit_add_lu (found[i], all[i].lu);
   return TRUE;
 }
 
@@ -161,11 +195,13 @@ hf_move_add_lus (HfMove *move, HfLu *const *lus, guint n_lus, GError **error)
 {
   g_autofree Identification *all = g_new0 (Identification, n_lus);
   g_autofree gpointer *items = g_new0 (gpointer, n_lus);
+  if (!check_different (lus, n_lus, error))
+    return FALSE;
   for (guint i = 0; i < n_lus; i++) {
     all[i].lu = lus[i];
     items[i] = &all[i];
   }
-  for_each (items, n_lus, identify);
+  for_each (items, n_lus, identify, NULL);
   gboolean done = add_identified (move, all, n_lus, error);
   for (guint i = 0; i < n_lus; i++)
     g_clear_error (&all[i].error);
@@ -191,11 +227,11 @@ fail_all (HfMove *move, const GError *error)
     unit->verdict = HF_VERDICT_ERROR;
     unit->accepted = FALSE;
     hf_unit_error_clear (&unit->error);
-    unit->error = (HfUnitError){ .step = g_strdup ("journal"), .text = g_strdup (error->message), .exit_code = 99 };
+    unit->error = (HfUnitError){ .step = g_strdup ("journal"), .text = g_strdup (error->message), .exit_code = EXIT_FILE };
   }
 }
 
-/* The file stays as long as one LU still needs it. A file that cannot be removed is found again and tells nothing new. */
+/* The file stays as long as one LU still needs it. */
 static void
 close_journal (HfMove *move)
 {
@@ -205,16 +241,16 @@ close_journal (HfMove *move)
   for (guint i = 0; i < move->record->n_units; i++)
     if (!hf_unit_is_settled (move->units[i]))
       return;
-  if (!hf_journal_remove (move->shared.journal, &error))
-    g_warning ("%s", error->message);
+  if (!hf_journal_remove (move->shared.journal, &error) && move->record->n_units > 0)
+    hf_unit_add_note (move->units[0], error->message);
 }
 
 /* For writing, before the first command. FALSE: every unit says why. */
 static gboolean
-start_journal (HfMove *move)
+start_journal (HfMove *move, const char *purpose)
 {
   g_autoptr (GError) error = NULL;
-  if (open_journal (move, TRUE, &error))
+  if (open_journal (move, purpose, TRUE, &error))
     return TRUE;
   fail_all (move, error);
   return FALSE;
@@ -228,29 +264,29 @@ hf_move_check (HfMove *move)
 }
 
 static void
-set_backed_out (HfMove *move)
+set_backed_out (HfMove *move, const char *text)
 {
   for (guint i = 0; i < move->record->n_units; i++) {
     HfMoveUnit *unit = hf_unit_get_result (move->units[i]);
     if (!unit->accepted)
       continue;
     unit->accepted = FALSE;
-    if (unit->note == NULL)
-      unit->note = g_strdup ("not done, because another LU was not accepted");
+    g_free (unit->note);
+    unit->note = g_strdup (text);
   }
 }
 
 gboolean
 hf_move_prepare (HfMove *move)
 {
-  if (!start_journal (move))
+  if (!start_journal (move, get_purpose (move)))
     return FALSE;
   for_each_unit (move, hf_unit_prepare);
   move->prepared = all_accepted (move);
   if (move->prepared)
     return TRUE;
   for_each_unit (move, hf_unit_abort);
-  set_backed_out (move);
+  set_backed_out (move, "not done, because another LU was not accepted");
   close_journal (move);
   return FALSE;
 }
@@ -269,8 +305,10 @@ hf_move_commit (HfMove *move)
 gboolean
 hf_move_abort (HfMove *move)
 {
+  if (move->prepared)
+    for_each_unit (move, hf_unit_abort);
   move->prepared = FALSE;
-  for_each_unit (move, hf_unit_abort);
+  set_backed_out (move, "taken back");
   close_journal (move);
   for (guint i = 0; i < move->record->n_units; i++)
     if (!hf_unit_is_settled (move->units[i]))
@@ -281,9 +319,13 @@ hf_move_abort (HfMove *move)
 gboolean
 hf_move_release (HfMove *move)
 {
-  if (!start_journal (move))
+  if (!start_journal (move, "release"))
     return FALSE;
-  for_each_unit (move, hf_unit_release);
+  for_each_unit (move, hf_unit_prove_release);
+  if (all_accepted (move))
+    for_each_unit (move, hf_unit_release);
+  else
+    set_backed_out (move, "not done, because another LU was not accepted");
   close_journal (move);
   return all_accepted (move);
 }

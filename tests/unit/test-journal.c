@@ -125,7 +125,7 @@ set_fail (const char *specification)
 /* ---- what entries add up to ---- */
 
 /* Each letter an entry: R intent of REGISTER, T of a take-over, U of an unregister, v VERIFIED of a REGISTER, t of a take-over,
-   x UNDONE. The generation of the Nth entry is N. */
+   x UNDONE of the last REGISTER, y of another. The generation of the Nth entry is N. */
 typedef struct {
   const char *entries;
   HfJournalSummary sum;
@@ -146,6 +146,7 @@ static const SummaryCase summary_cases[] = {
   { "RvTUx", { 0, FALSE, FALSE, 1 } },
   { "RRx", { 1, FALSE, FALSE, 2 } }, /* one of two is gone: the other still counts */
   { "RvRx", { 1, FALSE, FALSE, 3 } },
+  { "RvRy", { 1, TRUE, FALSE, 3 } }, /* the first is gone: the second is as unverified as before */
   { "RxR", { 1, TRUE, FALSE, 3 } },
   { "RvTxT", { 0, FALSE, TRUE, 1 } },
   { "U", { 0, FALSE, FALSE, 0 } },
@@ -167,6 +168,8 @@ entry_of_letter (char letter, guint32 generation)
   case 't':
     return make_entry (HF_JOURNAL_VERIFIED, FALSE, TRUE, generation);
   case 'x':
+    return make_entry (HF_JOURNAL_UNDONE, TRUE, FALSE, generation);
+  case 'y':
     return make_entry (HF_JOURNAL_UNDONE, FALSE, FALSE, generation);
   default:
     g_assert_not_reached ();
