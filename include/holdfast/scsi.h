@@ -29,13 +29,14 @@ G_BEGIN_DECLS
 HF_PUBLIC GQuark hf_scsi_error_quark (void);
 
 typedef enum {
-  HF_SCSI_ERROR_ADDRESS,  /* the address or an option is malformed, or the device does not exist */
-  HF_SCSI_ERROR_OPEN,     /* the device exists but cannot be opened; login refused */
-  HF_SCSI_ERROR_LINK,     /* the link was lost: the last command may or may not have been executed */
-  HF_SCSI_ERROR_TIMEOUT,  /* the deadline passed: the last command may or may not have been executed */
-  HF_SCSI_ERROR_ANSWER,   /* the answer is malformed (residual negative or too large, bad VPD page) */
-  HF_SCSI_ERROR_IDENTITY, /* the LU has no designator of its own */
-  HF_SCSI_ERROR_NOT_FOUND /* no device of this machine has the identity */
+  HF_SCSI_ERROR_ADDRESS,   /* the address or an option is malformed, or the device does not exist */
+  HF_SCSI_ERROR_OPEN,      /* the device exists but cannot be opened; login refused */
+  HF_SCSI_ERROR_LINK,      /* the link was lost: the last command may or may not have been executed */
+  HF_SCSI_ERROR_TIMEOUT,   /* the deadline passed: the last command may or may not have been executed */
+  HF_SCSI_ERROR_ANSWER,    /* the answer is malformed (residual negative or too large, bad VPD page) */
+  HF_SCSI_ERROR_IDENTITY,  /* the LU has no designator of its own */
+  HF_SCSI_ERROR_NOT_FOUND, /* no device of this machine has the identity */
+  HF_SCSI_ERROR_STATUS     /* the LU answered INQUIRY with BUSY, NOT READY ... : who it is cannot be known now */
 } HfScsiError;
 
 /* SAM-5 5.3.1 */
@@ -99,7 +100,9 @@ HF_PUBLIC char *hf_scsi_result_to_string (const HfScsiResult *result);
  */
 HF_PUBLIC int hf_scsi_result_to_exit_code (const HfScsiResult *result);
 
-/* The same for a GError of HF_SCSI_ERROR: 33 timeout, 15 file error, 97 malformed, 99 other. */
+/* The same for a GError of HF_SCSI_ERROR: 33 timeout, 15 file error, 97 malformed, 99 other; 50 + errno if the operating system
+   refused a device node or SG_IO, 1 if an iSCSI URL, name or ISID is malformed, and with HF_SCSI_ERROR_STATUS that of the answer.
+ */
 HF_PUBLIC int hf_scsi_error_to_exit_code (const GError *error);
 
 /* ---- I_T nexus ---- */

@@ -72,12 +72,9 @@ HfLu *hf_session_open (HfSession *session, const HfOptions *options, const char 
 
 /* The same for several, in parallel, and, if identities, asks each who it is. ret_lus: n HfLu. errors: n GError * (NULL where it
    worked), each freed by the caller; an LU that opened but has no identity is in both. FALSE with an error if an address is there
-   twice, else TRUE. */
+   twice or empty, else TRUE. */
 gboolean hf_session_open_all (HfSession *session, const HfOptions *options, char *const *addresses, gboolean identities,
                               GPtrArray **ret_lus, GPtrArray **ret_errors, GError **error);
-
-/* address as it may be shown: without the password. Free with g_free. */
-char *hf_address_without_password (const char *address);
 
 /* Puts an LU that is already open into the session, which takes it over. For tests: LUs that are no device. */
 void hf_session_add (HfSession *session, const HfOptions *options, const char *address, HfLu *lu);

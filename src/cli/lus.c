@@ -10,6 +10,7 @@
 #include "config.h"
 
 #include "cli/cli.h"
+#include "scsi/iscsi-address.h"
 
 #include <string.h>
 
@@ -83,6 +84,10 @@ hf_session_open (HfSession *session, const HfOptions *options, const char *addre
 
   if (lu)
     return lu;
+  if (!*address) {
+    hf_usage_error (error, "the name of an LU is empty");
+    return NULL;
+  }
   lu = open_lu (options, address, error);
   if (lu)
     g_hash_table_insert (session->lus, g_steal_pointer (&words), lu);
@@ -124,27 +129,17 @@ run_jobs (OpenJob *jobs, guint n)
   g_thread_pool_free (pool, FALSE, TRUE);
 }
 
-char *
-hf_address_without_password (const char *address)
-{
-  const char *scheme = strstr (address, "://");
-  const char *user = scheme ? scheme + 3 : NULL;
-  const char *at = user ? strchr (user, '@') : NULL;
-  const char *percent = at ? memchr (user, '%', at - user) : NULL;
-
-  if (!percent)
-    return g_strdup (address);
-  return g_strdup_printf ("%.*s%s", (int)(percent - address), address, at);
-}
-
 static gboolean
-refuse_twice (char *const *addresses, GError **error)
+check_addresses (char *const *addresses, GError **error)
 {
-  for (guint i = 0; addresses[i]; i++)
+  for (guint i = 0; addresses[i]; i++) {
+    if (!*addresses[i])
+      return hf_usage_error (error, "the name of an LU is empty");
     if (g_strv_contains ((const char *const *)addresses + i + 1, addresses[i])) {
-      g_autofree char *shown = hf_address_without_password (addresses[i]);
+      g_autofree char *shown = hf_iscsi_address_without_password (addresses[i]);
       return hf_usage_error (error, "%s is named twice", shown);
     }
+  }
   return TRUE;
 }
 
@@ -161,7 +156,7 @@ hf_session_open_all (HfSession *session, const HfOptions *options, char *const *
   guint n = g_strv_length ((char **)addresses);
   g_autofree OpenJob *jobs = g_new0 (OpenJob, n + 1);
 
-  if (!refuse_twice (addresses, error))
+  if (!check_addresses (addresses, error))
     return FALSE;
   for (guint i = 0; i < n; i++)
     jobs[i] = (OpenJob){ options, addresses[i], identities, find_lu (session, options, addresses[i]), NULL };

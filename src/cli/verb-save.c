@@ -44,7 +44,7 @@ parse_words (HfRun *run, char **argv, SaveWords *words, GError **error)
 
   if (!hf_run_parse (run, &spec, argv, &words->addresses, error))
     return FALSE;
-  if (!words->output)
+  if (!words->output || !*words->output)
     return hf_usage_error (error, "save needs -o FILE");
   if (!words->addresses[0])
     return hf_usage_error (error, "save needs an LU");

@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include "cli/cli.h"
+#include "scsi/iscsi-address.h"
 
 /* Whose a registration is, seen from the one nexus that was asked through. */
 static const char *
@@ -53,7 +54,7 @@ show_lu (HfRun *run, HfLu *lu, JsonObject *unit)
   hf_json_set_string (unit, "lu", name);
   hf_json_set_string (unit, "device", hf_lu_get_address (lu));
   if (!identity) {
-    HfUnitError at_identity = { .step = (char *)"identity" };
+    HfUnitError at_identity = { .step = (char *)"identify" };
     report_error (run, unit, hf_lu_get_address (lu), &at_identity, error);
     return;
   }
@@ -91,7 +92,7 @@ hf_verb_status (HfRun *run, char **argv, GError **error)
     if (lus->pdata[i]) {
       show_lu (run, lus->pdata[i], unit);
     } else {
-      g_autofree char *shown = hf_address_without_password (addresses[i]);
+      g_autofree char *shown = hf_iscsi_address_without_password (addresses[i]);
       json_object_set_null_member (unit, "lu");
       hf_json_set_string (unit, "device", shown);
       report_error (run, unit, shown, NULL, errors->pdata[i]);

@@ -13,6 +13,7 @@
 #include "config.h"
 
 #include "scsi/iscsi-address.h"
+#include "scsi/transport.h"
 
 #include <iscsi/iscsi.h>
 #include <stdlib.h>
@@ -43,6 +44,7 @@ static gboolean
 refuse (const char *printable, const char *why, GError **error)
 {
   g_set_error (error, HF_SCSI_ERROR, HF_SCSI_ERROR_ADDRESS, "%s: %s", printable, why);
+  hf_scsi_error_set_syntax (error);
   return FALSE;
 }
 
@@ -88,14 +90,15 @@ find_password (const char *url, const char **ret_begin, const char **ret_end)
   return TRUE;
 }
 
-static char *
-without_password (const char *url)
+char *
+hf_iscsi_address_without_password (const char *url)
 {
-  const char *rest = g_str_has_prefix (url, SCHEME) ? url + strlen (SCHEME) : url;
+  const char *scheme = strstr (url, "://");
+  const char *rest = scheme ? scheme + strlen ("://") : url;
   const char *begin, *end;
   g_autoptr (GString) text = g_string_new_len (url, rest - url);
 
-  if (!find_password (rest, &begin, &end))
+  if (!scheme || !find_password (rest, &begin, &end))
     return g_strdup (url);
   g_string_append_len (text, rest, begin - rest);
   g_string_append (text, end);
@@ -233,6 +236,7 @@ take_options (HfIscsiAddress *self, const HfLuOptions *options, GError **error)
     return TRUE;
   g_set_error (error, HF_SCSI_ERROR, HF_SCSI_ERROR_ADDRESS,
                "ISID 0x%012" G_GINT64_MODIFIER "x: 48 bits are expected that begin with 00 to 40 or 80", self->isid);
+  hf_scsi_error_set_syntax (error);
   return FALSE;
 }
 
@@ -242,7 +246,7 @@ hf_iscsi_address_parse (const char *url, const HfLuOptions *options, GError **er
   static const HfLuOptions none;
   g_autoptr (HfIscsiAddress) self = g_new0 (HfIscsiAddress, 1);
 
-  self->printable = without_password (url);
+  self->printable = hf_iscsi_address_without_password (url);
   if (!check_url (url, self->printable, error) || !parse_url (self, url, error) || !take_options (self, options ?: &none, error))
     return NULL;
   return g_steal_pointer (&self);

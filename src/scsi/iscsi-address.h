@@ -29,6 +29,9 @@ HfIscsiAddress *hf_iscsi_address_parse (const char *url, const HfLuOptions *opti
 void hf_iscsi_address_free (HfIscsiAddress *address);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfIscsiAddress, hf_iscsi_address_free)
 
+/* url as it may be shown: without what could be a password. An address that is no URL stays as it is. Free with g_free. Pure. */
+char *hf_iscsi_address_without_password (const char *url);
+
 /* A random-format ISID (RFC 7143 11.12.5, type 10b) that depends on the name only. Pure. */
 guint64 hf_iscsi_isid_from_name (const char *initiator_name);
 

@@ -56,7 +56,7 @@ check_page (const guint8 *page, gsize length, guint8 code, gsize *ret_end, GErro
     return FALSE;
   }
   if (page[0] == NO_LU) {
-    g_set_error (error, HF_SCSI_ERROR, HF_SCSI_ERROR_IDENTITY, "VPD page %02xh: no logical unit at this address", code);
+    g_set_error (error, HF_SCSI_ERROR, HF_SCSI_ERROR_IDENTITY, "no logical unit at this address (peripheral qualifier 3)");
     return FALSE;
   }
   end = HEADER_LENGTH + (page[2] << 8 | page[3]);

@@ -21,6 +21,8 @@
 #include <string.h>
 
 #define PAGE_LENGTH 1024
+#define NO_LU 0x7f       /* SPC-4 6.6.2: PERIPHERAL QUALIFIER 011b, type 1Fh */
+#define ASC_NO_LU 0x2500 /* LOGICAL UNIT NOT SUPPORTED */
 #define WAIT_FIRST_MS 1
 #define WAIT_MAX_MS 128
 /* A target that raises unit attentions without end gets a wait between attempts like a busy one. */
@@ -301,22 +303,29 @@ read_page (HfLu *lu, guint8 code, Page *page, HfScsiResult *ret, GError **error)
   return inquire (lu, code, MIN (said, G_MAXUINT16), page, ret, error);
 }
 
+/* ILLEGAL REQUEST: the LU has no such page, or is not there (5/2500). Any other answer says nothing about who the LU is. */
+static gboolean
+is_refused (const HfScsiResult *result, gboolean *ret_no_lu)
+{
+  guint16 asc_ascq;
+  guint8 key;
+  gboolean refused = hf_scsi_result_get_sense (result, &key, &asc_ascq) && key == 5;
+
+  *ret_no_lu = refused && asc_ascq == ASC_NO_LU;
+  return refused;
+}
+
 static gboolean
 set_identity_error (HfLu *lu, const HfScsiResult *result, GError **error)
 {
   g_autofree char *text = hf_scsi_result_to_string (result);
+  gboolean no_lu;
+  int code = is_refused (result, &no_lu) ? HF_SCSI_ERROR_IDENTITY : HF_SCSI_ERROR_STATUS;
 
-  g_set_error (error, HF_SCSI_ERROR, HF_SCSI_ERROR_IDENTITY, "%s: INQUIRY: %s", lu->address, text);
+  g_set_error (error, HF_SCSI_ERROR, code, "%s: %sINQUIRY: %s", lu->address, no_lu ? "no logical unit at this address: " : "",
+               text);
+  hf_scsi_error_set_result (error, result);
   return FALSE;
-}
-
-/* CHECK CONDITION that is no unit attention: the LU has no such page. */
-static gboolean
-is_refused (const HfScsiResult *result)
-{
-  guint8 key;
-
-  return hf_scsi_result_get_sense (result, &key, NULL) && key == 5;
 }
 
 /* ret_try_80: page 83h was read or refused, and has no designator. */
@@ -325,16 +334,17 @@ read_83 (HfLu *lu, Page *page, gboolean *ret_try_80, GError **error)
 {
   HfScsiResult result;
   GError *local = NULL;
+  gboolean no_lu;
 
   if (!read_page (lu, 0x83, page, &result, error))
     return FALSE;
   if (result.status != HF_SAM_GOOD) {
-    *ret_try_80 = is_refused (&result);
+    *ret_try_80 = is_refused (&result, &no_lu) && !no_lu;
     return set_identity_error (lu, &result, error);
   }
   if (hf_lu_identity_parse_83 (page->bytes, page->length, &lu->identity, &lu->nexus.relative_target_port, &local))
     return TRUE;
-  *ret_try_80 = local->code == HF_SCSI_ERROR_IDENTITY;
+  *ret_try_80 = local->code == HF_SCSI_ERROR_IDENTITY && page->bytes[0] != NO_LU;
   g_propagate_prefixed_error (error, local, "%s: ", lu->address);
   return FALSE;
 }

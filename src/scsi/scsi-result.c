@@ -8,7 +8,7 @@
 
 #include "config.h"
 
-#include <holdfast/scsi.h>
+#include "scsi/transport.h"
 
 #include <scsi/sg_lib.h>
 #include <string.h>
@@ -36,11 +36,68 @@ static const struct {
   { HF_SCSI_ERROR_ADDRESS, SG_LIB_FILE_ERROR },   { HF_SCSI_ERROR_OPEN, SG_LIB_FILE_ERROR },
   { HF_SCSI_ERROR_LINK, SG_LIB_CAT_OTHER },       { HF_SCSI_ERROR_TIMEOUT, SG_LIB_CAT_TIMEOUT },
   { HF_SCSI_ERROR_ANSWER, SG_LIB_CAT_MALFORMED }, { HF_SCSI_ERROR_IDENTITY, SG_LIB_CAT_OTHER },
-  { HF_SCSI_ERROR_NOT_FOUND, SG_LIB_FILE_ERROR },
+  { HF_SCSI_ERROR_NOT_FOUND, SG_LIB_FILE_ERROR }, { HF_SCSI_ERROR_STATUS, SG_LIB_CAT_OTHER },
 };
-G_STATIC_ASSERT (G_N_ELEMENTS (error_exit_codes) == HF_SCSI_ERROR_NOT_FOUND + 1);
+G_STATIC_ASSERT (G_N_ELEMENTS (error_exit_codes) == HF_SCSI_ERROR_STATUS + 1);
 
-G_DEFINE_QUARK (hf_scsi_error, hf_scsi_error)
+/* What an error knows beside its code, wherever it is copied to. */
+typedef struct {
+  int exit_code; /* 0: that of the code */
+  HfScsiResult *result;
+} HfScsiErrorPrivate;
+
+static void
+hf_scsi_error_private_init (HfScsiErrorPrivate *private)
+{
+  *private = (HfScsiErrorPrivate){ 0 };
+}
+
+static void
+hf_scsi_error_private_copy (const HfScsiErrorPrivate *from, HfScsiErrorPrivate *to)
+{
+  to->exit_code = from->exit_code;
+  to->result = g_memdup2 (from->result, sizeof *from->result);
+}
+
+static void
+hf_scsi_error_private_clear (HfScsiErrorPrivate *private)
+{
+  g_free (private->result);
+}
+
+G_DEFINE_EXTENDED_ERROR (HfScsiError, hf_scsi_error)
+
+void
+hf_scsi_error_set_errno (GError **error, int reason)
+{
+  if (error && *error)
+    hf_scsi_error_get_private (*error)->exit_code = sg_convert_errno (reason);
+}
+
+void
+hf_scsi_error_set_syntax (GError **error)
+{
+  if (error && *error)
+    hf_scsi_error_get_private (*error)->exit_code = SG_LIB_SYNTAX_ERROR;
+}
+
+void
+hf_scsi_error_set_result (GError **error, const HfScsiResult *result)
+{
+  HfScsiErrorPrivate *private;
+
+  if (!error || !*error)
+    return;
+  private = hf_scsi_error_get_private (*error);
+  private->exit_code = hf_scsi_result_to_exit_code (result);
+  private->result = g_memdup2 (result, sizeof *result);
+}
+
+const HfScsiResult *
+hf_scsi_error_get_result (const GError *error)
+{
+  return error->domain == HF_SCSI_ERROR ? hf_scsi_error_get_private (error)->result : NULL;
+}
 
 static gboolean
 normalize (const HfScsiResult *result, struct sg_scsi_sense_hdr *ret)
@@ -104,9 +161,12 @@ hf_scsi_result_to_exit_code (const HfScsiResult *result)
 int
 hf_scsi_error_to_exit_code (const GError *error)
 {
-  if (error && error->domain == HF_SCSI_ERROR)
-    for (guint i = 0; i < G_N_ELEMENTS (error_exit_codes); i++)
-      if ((int)error_exit_codes[i].code == error->code)
-        return error_exit_codes[i].exit_code;
+  if (!error || error->domain != HF_SCSI_ERROR)
+    return SG_LIB_CAT_OTHER;
+  if (hf_scsi_error_get_private (error)->exit_code)
+    return hf_scsi_error_get_private (error)->exit_code;
+  for (guint i = 0; i < G_N_ELEMENTS (error_exit_codes); i++)
+    if ((int)error_exit_codes[i].code == error->code)
+      return error_exit_codes[i].exit_code;
   return SG_LIB_CAT_OTHER;
 }

@@ -109,7 +109,9 @@ static char *
 reason (Iscsi *self)
 {
   const char *text = self->why ?: self->context ? iscsi_get_error (self->context) : NULL;
-  g_autofree char *line = g_strdup (text && *text ? text : "the connection was closed");
+  /* The sentence on reconnecting is only what libiscsi did not do then. */
+  gboolean closed = !text || !*text || g_str_has_prefix (text, "iscsi_service_reconnect");
+  g_autofree char *line = g_strdup (closed ? "the connection was closed" : text);
 
   g_strdelimit (line, "\n\r\t", ' ');
   return g_strstrip (g_utf8_make_valid (line, -1));

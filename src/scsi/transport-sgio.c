@@ -138,6 +138,7 @@ check_link (const Sgio *self, const Job *job, GError **error)
 {
   if (job->error < 0) {
     g_set_error (error, HF_SCSI_ERROR, HF_SCSI_ERROR_LINK, "%s: SG_IO: %s", self->name, g_strerror (-job->error));
+    hf_scsi_error_set_errno (error, -job->error);
     return FALSE;
   }
   if (job->error == SCSI_PT_DO_TIMEOUT
@@ -307,13 +308,14 @@ open_job_free (gpointer data)
 static void
 set_open_error (const char *path, int reason, GError **error)
 {
-  if (reason == ENOTBLK)
+  gboolean missing = reason == ENOENT || reason == ENOTDIR || reason == ENXIO || reason == ENODEV;
+
+  if (reason == ENOTBLK) {
     g_set_error (error, HF_SCSI_ERROR, HF_SCSI_ERROR_ADDRESS, "%s: neither a block nor a character device", path);
-  else
-    g_set_error (error, HF_SCSI_ERROR,
-                 reason == ENOENT || reason == ENOTDIR || reason == ENXIO || reason == ENODEV ? HF_SCSI_ERROR_ADDRESS
-                                                                                              : HF_SCSI_ERROR_OPEN,
-                 "%s: %s", path, g_strerror (reason));
+    return;
+  }
+  g_set_error (error, HF_SCSI_ERROR, missing ? HF_SCSI_ERROR_ADDRESS : HF_SCSI_ERROR_OPEN, "%s: %s", path, g_strerror (reason));
+  hf_scsi_error_set_errno (error, reason);
 }
 
 HfTransport *

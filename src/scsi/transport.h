@@ -48,3 +48,14 @@ HfTransport *hf_transport_iscsi_open (const char *url, const HfLuOptions *option
 
 /* A HfLu over any transport, which it takes over. address is copied. timeout_ms 0: the default. */
 HfLu *hf_lu_new_for_transport (HfTransport *transport, const char *address, guint timeout_ms);
+
+/* ---- what a HF_SCSI_ERROR knows beside its code (scsi-result.c). error may be NULL. ---- */
+
+/* The operating system refused: reason is its errno, which sg3_utils has exit codes for. */
+void hf_scsi_error_set_errno (GError **error, int reason);
+/* The words of the address are malformed: a mistake of the command line. */
+void hf_scsi_error_set_syntax (GError **error);
+/* The LU's answer, which is copied. */
+void hf_scsi_error_set_result (GError **error, const HfScsiResult *result);
+/* NULL: none, or another domain. Valid as long as error. */
+const HfScsiResult *hf_scsi_error_get_result (const GError *error);

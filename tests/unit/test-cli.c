@@ -8,6 +8,7 @@
 #include "../model/model-transport.h"
 #include "cli/cli.h"
 #include "cli/pr-arguments.h"
+#include "scsi/iscsi-address.h"
 
 #include <glib/gstdio.h>
 #include <string.h>
@@ -250,12 +251,16 @@ test_password (void)
 {
   static const char *const cases[][2] = {
     { "iscsi://me%secret@host/iqn.a/1", "iscsi://me@host/iqn.a/1" },
+    { "iscsi://me%a@b@host/iqn.a/1", "iscsi://me@host/iqn.a/1" },
+    { "iscsi://me:secret@host/iqn.a/1", "iscsi://me@host/iqn.a/1" },
+    { "other://me:secret@host/iqn.a/1", "other://me@host/iqn.a/1" },
+    { "/dev/disk/by-id/a:b@c", "/dev/disk/by-id/a:b@c" },
     { "iscsi://me@host/iqn.a/1", "iscsi://me@host/iqn.a/1" },
     { "iscsi://host/iqn.a%b/1", "iscsi://host/iqn.a%b/1" },
     { "/dev/sda", "/dev/sda" },
   };
   for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
-    g_autofree char *shown = hf_address_without_password (cases[i][0]);
+    g_autofree char *shown = hf_iscsi_address_without_password (cases[i][0]);
     g_assert_cmpstr (shown, ==, cases[i][1]);
   }
 }
@@ -266,6 +271,10 @@ static const struct {
   const char *line, *message;
 } usage_errors[] = {
   { "status", "status needs an LU" },
+  { "status ''", "the name of an LU is empty" },
+  { "access ''", "the name of an LU is empty" },
+  { "status iscsi://me:secret@h/iqn.a/1 iscsi://me:secret@h/iqn.a/1", "iscsi://me@h/iqn.a/1 is named twice" },
+  { "save -o '' src", "save needs -o FILE" },
   { "frobnicate", "\"frobnicate\" is not a verb" },
   { "status --frobnicate src", "--frobnicate" },
   { "status --timeout 0 src", "--timeout" },

@@ -343,8 +343,25 @@ test_identity_conflict_is_an_error (void)
   g_autoptr (GError) error = NULL;
 
   g_assert_null (hf_lu_get_identity (lu, &error));
-  g_assert_error (error, HF_SCSI_ERROR, HF_SCSI_ERROR_IDENTITY);
+  g_assert_error (error, HF_SCSI_ERROR, HF_SCSI_ERROR_STATUS);
+  g_assert_cmpint (hf_scsi_error_to_exit_code (error), ==, 24);
   g_assert_nonnull (strstr (error->message, "RESERVATION CONFLICT"));
+  g_assert_cmpuint (script->n_executed, ==, 1);
+}
+
+/* Nothing there: said so after one INQUIRY, and not after the answer to another page. */
+static void
+test_identity_of_nothing (void)
+{
+  static const guint8 nothing[] = { 0x7f, 0x83, 0x00, 0 };
+  static const HfScriptStep step = { .data = nothing, .length = sizeof nothing };
+  HfScript *script = hf_script_new (&step, 1, NULL);
+  g_autoptr (HfLu) lu = hf_lu_new_for_transport (&script->transport, "script", 0);
+  g_autoptr (GError) error = NULL;
+
+  g_assert_null (hf_lu_get_identity (lu, &error));
+  g_assert_error (error, HF_SCSI_ERROR, HF_SCSI_ERROR_IDENTITY);
+  g_assert_nonnull (strstr (error->message, "no logical unit at this address"));
   g_assert_cmpuint (script->n_executed, ==, 1);
 }
 
@@ -408,6 +425,7 @@ main (int argc, char **argv)
   g_test_add_func ("/lu/identity-falls-back-to-serial", test_identity_falls_back_to_serial);
   g_test_add_func ("/lu/identity-malformed", test_identity_malformed);
   g_test_add_func ("/lu/identity-conflict-is-an-error", test_identity_conflict_is_an_error);
+  g_test_add_func ("/lu/identity-of-nothing", test_identity_of_nothing);
   g_test_add_func ("/lu/identity-long-page", test_identity_long_page);
   g_test_add_func ("/lu/free", test_free);
   return g_test_run ();

@@ -4,7 +4,9 @@
 
 #include "config.h"
 
-#include <holdfast/scsi.h>
+#include "scsi/transport.h"
+
+#include <errno.h>
 #include <string.h>
 
 typedef struct {
@@ -120,9 +122,9 @@ test_error_exit_codes (void)
 {
   static const struct {
     int code, exit_code;
-  } errors[] = { { HF_SCSI_ERROR_ADDRESS, 15 },  { HF_SCSI_ERROR_OPEN, 15 },   { HF_SCSI_ERROR_LINK, 99 },
-                 { HF_SCSI_ERROR_TIMEOUT, 33 },  { HF_SCSI_ERROR_ANSWER, 97 }, { HF_SCSI_ERROR_IDENTITY, 99 },
-                 { HF_SCSI_ERROR_NOT_FOUND, 15 } };
+  } errors[] = { { HF_SCSI_ERROR_ADDRESS, 15 },   { HF_SCSI_ERROR_OPEN, 15 },   { HF_SCSI_ERROR_LINK, 99 },
+                 { HF_SCSI_ERROR_TIMEOUT, 33 },   { HF_SCSI_ERROR_ANSWER, 97 }, { HF_SCSI_ERROR_IDENTITY, 99 },
+                 { HF_SCSI_ERROR_NOT_FOUND, 15 }, { HF_SCSI_ERROR_STATUS, 99 } };
   g_autoptr (GError) other = g_error_new_literal (G_OPTION_ERROR, 0, "other");
 
   for (guint i = 0; i < G_N_ELEMENTS (errors); i++) {
@@ -133,6 +135,27 @@ test_error_exit_codes (void)
   g_assert_cmpint (hf_scsi_error_to_exit_code (other), ==, 99);
 }
 
+/* sg3_utils: 50 + errno of the operating system, 1 for a mistake in the words, the answer's own. Copies know it too. */
+static void
+test_error_details (void)
+{
+  const HfScsiResult busy = { .status = HF_SAM_BUSY };
+  g_autoptr (GError) error = g_error_new_literal (HF_SCSI_ERROR, HF_SCSI_ERROR_LINK, "text");
+  g_autoptr (GError) copy = NULL;
+
+  hf_scsi_error_set_errno (NULL, ENOTTY);
+  hf_scsi_error_set_errno (&error, ENOTTY);
+  g_assert_cmpint (hf_scsi_error_to_exit_code (error), ==, 75);
+  g_assert_null (hf_scsi_error_get_result (error));
+  hf_scsi_error_set_syntax (&error);
+  g_assert_cmpint (hf_scsi_error_to_exit_code (error), ==, 1);
+  hf_scsi_error_set_result (&error, &busy);
+  copy = g_error_copy (error);
+  g_clear_error (&error);
+  g_assert_cmpint (hf_scsi_error_to_exit_code (copy), ==, 26);
+  g_assert_cmpuint (hf_scsi_error_get_result (copy)->status, ==, HF_SAM_BUSY);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -141,5 +164,6 @@ main (int argc, char **argv)
   g_test_add_func ("/scsi-result/sense", test_sense);
   g_test_add_func ("/scsi-result/any-sense", test_any_sense);
   g_test_add_func ("/scsi-result/error-exit-codes", test_error_exit_codes);
+  g_test_add_func ("/scsi-result/error-details", test_error_details);
   return g_test_run ();
 }
