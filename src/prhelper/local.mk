@@ -1,1 +1,24 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# The helper is an archive, so that the unit tests run its parts without a process; the program adds its main.
+noinst_LTLIBRARIES += libholdfast-prhelper.la
+libholdfast_prhelper_la_SOURCES = \
+  src/prhelper/client.c src/prhelper/client.h \
+  src/prhelper/listener.c src/prhelper/listener.h \
+  src/prhelper/log.c src/prhelper/log.h \
+  src/prhelper/notify.c src/prhelper/notify.h \
+  src/prhelper/options.c src/prhelper/options.h \
+  src/prhelper/peer.c src/prhelper/peer.h \
+  src/prhelper/pidfile.c src/prhelper/pidfile.h \
+  src/prhelper/privileges.c src/prhelper/privileges.h \
+  src/prhelper/protocol.c src/prhelper/protocol.h \
+  src/prhelper/queue.c src/prhelper/queue.h \
+  src/prhelper/sandbox.c src/prhelper/sandbox.h \
+  src/prhelper/server.c src/prhelper/server.h \
+  src/prhelper/sgio.c src/prhelper/sgio.h \
+  src/prhelper/trace.c src/prhelper/trace.h
+libholdfast_prhelper_la_CFLAGS = $(AM_CFLAGS) $(CAPNG_CFLAGS) $(SECCOMP_CFLAGS)
+libholdfast_prhelper_la_LIBADD = libholdfast-core.la $(CAPNG_LIBS) $(SECCOMP_LIBS) $(GLIB_LIBS)
+
+bin_PROGRAMS += holdfast-pr-helper
+holdfast_pr_helper_SOURCES = src/prhelper/main.c
+holdfast_pr_helper_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)

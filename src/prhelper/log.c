@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Owns: what is written to standard error. Thread: any; hf_log_peer only on the main thread, which alone meets peers.
+ *
+ * Theory of operation: a line is made in memory and written with one write(2), so that lines of threads do not mix. If standard
+ * error cannot take it, it is lost: the helper has no better place to complain to.
+ */
+#include "config.h"
+
+#include "prhelper/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PROGRAM "holdfast-pr-helper"
+#define BURST 20
+#define BURST_TIME (10 * G_USEC_PER_SEC)
+
+static struct {
+  HfLogLevel level;
+  gboolean journal;
+  /* of hf_log_peer */
+  gint64 burst_start;
+  guint n_burst, n_lost;
+} the_log = { .level = HF_LOG_WARNING };
+
+/* JOURNAL_STREAM=DEVICE:INODE names the stream that systemd made; it may have been redirected since (systemd.exec(5)). */
+static gboolean
+is_journal (void)
+{
+  const char *stream = g_getenv ("JOURNAL_STREAM");
+  g_autofree char *here = NULL;
+  struct stat status;
+
+  if (!stream || fstat (STDERR_FILENO, &status) < 0)
+    return FALSE;
+  here = g_strdup_printf ("%" G_GUINT64_FORMAT ":%" G_GUINT64_FORMAT, (guint64)status.st_dev, (guint64)status.st_ino);
+  return strcmp (stream, here) == 0;
+}
+
+void
+hf_log_init (HfLogLevel level)
+{
+  the_log.level = level;
+  the_log.journal = is_journal ();
+}
+
+gboolean
+hf_log_wants (HfLogLevel level)
+{
+  return level <= the_log.level;
+}
+
+static void
+write_line (HfLogLevel level, const char *text)
+{
+  g_autofree char *line = the_log.journal ? g_strdup_printf ("<%d>%s", (int)level, text) : g_strdup_printf (PROGRAM ": %s", text);
+  gsize length = strlen (line);
+
+  for (gsize i = 0; i < length; i++)
+    if (!g_ascii_isprint (line[i]))
+      line[i] = '?';
+  line[length] = '\n'; /* the zero is not written */
+  if (write (STDERR_FILENO, line, length + 1) < 0)
+    return;
+}
+
+void
+hf_log (HfLogLevel level, const char *format, ...)
+{
+  g_autofree char *text = NULL;
+  va_list arguments;
+
+  if (!hf_log_wants (level))
+    return;
+  va_start (arguments, format);
+  text = g_strdup_vprintf (format, arguments);
+  va_end (arguments);
+  write_line (level, text);
+}
+
+static gboolean
+burst_allows (void)
+{
+  gint64 now = g_get_monotonic_time ();
+
+  if (now - the_log.burst_start > BURST_TIME) {
+    if (the_log.n_lost)
+      hf_log (HF_LOG_WARNING, "%u more messages about clients were not written", the_log.n_lost);
+    the_log.burst_start = now;
+    the_log.n_burst = the_log.n_lost = 0;
+  }
+  if (the_log.n_burst < BURST) {
+    the_log.n_burst++;
+    return TRUE;
+  }
+  the_log.n_lost++;
+  return FALSE;
+}
+
+void
+hf_log_peer (HfLogLevel level, const char *format, ...)
+{
+  g_autofree char *text = NULL;
+  va_list arguments;
+
+  if (!hf_log_wants (level) || !burst_allows ())
+    return;
+  va_start (arguments, format);
+  text = g_strdup_vprintf (format, arguments);
+  va_end (arguments);
+  write_line (level, text);
+}

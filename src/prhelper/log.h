@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Lines on standard error: "holdfast-pr-helper: MESSAGE", or "<N>MESSAGE" when it is the journal of systemd (sd-daemon(3)).
+ * Thread: any after hf_log_init.
+ */
+
+#include <glib.h>
+
+/* The levels of syslog(3). */
+typedef enum { HF_LOG_ERROR = 3, HF_LOG_WARNING = 4, HF_LOG_NOTICE = 5, HF_LOG_INFO = 6 } HfLogLevel;
+
+/* Finds out where standard error goes. Messages up to level are written. */
+void hf_log_init (HfLogLevel level);
+
+/* For messages that cost something to make. */
+gboolean hf_log_wants (HfLogLevel level);
+
+/* One line. What is not printable ASCII or blank in the text is written as '?': parts of it may come from outside. */
+void hf_log (HfLogLevel level, const char *format, ...) G_GNUC_PRINTF (2, 3);
+
+/* What clients can cause as often as they like: a burst is written, then the rest is counted, and the number is written when it
+ * is quiet again. */
+void hf_log_peer (HfLogLevel level, const char *format, ...) G_GNUC_PRINTF (2, 3);

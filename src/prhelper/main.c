@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The program holdfast-pr-helper. Owns: the order of its start and end. Thread: main; there is no other before the queue's.
+ *
+ * Theory of operation: the socket is there before the process goes into the background, so that who started it can connect as
+ * soon as it returns; privileges go before the first byte of a client is read, the sandbox last, because it forbids what the
+ * others do. SIGTERM, SIGINT and SIGHUP are blocked in all threads and read from a descriptor: no signal ever cuts a command
+ * short.
+ */
+#include "config.h"
+
+#include "base/fail.h"
+#include "prhelper/listener.h"
+#include "prhelper/log.h"
+#include "prhelper/notify.h"
+#include "prhelper/options.h"
+#include "prhelper/pidfile.h"
+#include "prhelper/privileges.h"
+#include "prhelper/sandbox.h"
+#include "prhelper/server.h"
+#include "prhelper/trace.h"
+
+#include <errno.h>
+#include <gio/gio.h>
+#include <glib-unix.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+/* Devices in use at the same time, each with a thread; a process may have a share of them, however many of its devices hang. */
+#define THREADS_MAX 512
+#define THREADS_MAX_PER_PROCESS 64
+/* A client is its socket and the descriptor of its command; descriptors that wait to be closed come on top. */
+#define DESCRIPTORS_PER_CLIENT 3
+#define DESCRIPTORS_OWN 64
+
+typedef struct {
+  HfHelperOptions options;
+  guint uid, gid;
+  GArray *allow_uids, *allow_gids;
+  int signal_fd;
+  HfListener *listener;
+  HfPidfile *pidfile;
+  HfServer *server;
+  GMainLoop *loop;
+} Helper;
+
+/* ---- the start, in this order ---- */
+
+static gboolean
+resolve_list (char **names, gboolean (*resolve) (const char *, guint *, GError **), GArray **ret, GError **error)
+{
+  *ret = g_array_new (FALSE, FALSE, sizeof (guint));
+  for (; names && *names; names++) {
+    guint id;
+
+    if (!resolve (*names, &id, error))
+      return FALSE;
+    g_array_append_val (*ret, id);
+  }
+  return TRUE;
+}
+
+static gboolean
+start_names (Helper *helper, GError **error)
+{
+  const HfHelperOptions *options = &helper->options;
+
+  helper->uid = helper->gid = HF_NO_ID;
+  if (options->user && !hf_helper_user (options->user, &helper->uid, error))
+    return FALSE;
+  if (options->group && !hf_helper_group (options->group, &helper->gid, error))
+    return FALSE;
+  return resolve_list (options->allow_uid, hf_helper_user, &helper->allow_uids, error)
+         && resolve_list (options->allow_gid, hf_helper_group, &helper->allow_gids, error);
+}
+
+static gboolean
+start_log (Helper *helper, GError **error)
+{
+  static const HfLogLevel levels[] = { HF_LOG_WARNING, HF_LOG_INFO };
+
+  hf_log_init (helper->options.quiet ? HF_LOG_ERROR : levels[helper->options.verbose > 0]);
+  for (char **trace = helper->options.trace; trace && *trace; trace++)
+    if (!hf_trace_add (*trace, error))
+      return FALSE;
+  return hf_fail_init (error);
+}
+
+static gboolean
+start_signals (Helper *helper, GError **error)
+{
+  sigset_t signals;
+
+  sigemptyset (&signals);
+  sigaddset (&signals, SIGTERM);
+  sigaddset (&signals, SIGINT);
+  sigaddset (&signals, SIGHUP);
+  signal (SIGPIPE, SIG_IGN);
+  helper->signal_fd = -1;
+  if (sigprocmask (SIG_BLOCK, &signals, NULL) == 0)
+    helper->signal_fd = signalfd (-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (helper->signal_fd >= 0)
+    return TRUE;
+  g_set_error (error, G_IO_ERROR, (int)g_io_error_from_errno (errno), "signals: %s", g_strerror (errno));
+  return FALSE;
+}
+
+static gboolean
+start_limits (Helper *helper, GError **error)
+{
+  rlim_t wanted = (rlim_t)helper->options.max_clients * DESCRIPTORS_PER_CLIENT + DESCRIPTORS_OWN;
+  struct rlimit limit;
+
+  if (getrlimit (RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
+    return TRUE;
+  limit.rlim_cur = MIN (wanted, limit.rlim_max);
+  if (setrlimit (RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur >= wanted)
+    return TRUE;
+  helper->options.max_clients = MAX (1, (guint)(limit.rlim_cur - MIN (limit.rlim_cur, DESCRIPTORS_OWN)) / DESCRIPTORS_PER_CLIENT);
+  hf_log (HF_LOG_WARNING, "%u clients at most: no more descriptors are allowed (RLIMIT_NOFILE)", helper->options.max_clients);
+  return TRUE;
+}
+
+static gboolean
+start_listener (Helper *helper, GError **error)
+{
+  GError *failure = NULL;
+
+  helper->listener = hf_listener_inherit (&failure);
+  if (failure) {
+    g_propagate_error (error, failure);
+    return FALSE;
+  }
+  if (!helper->listener)
+    helper->listener = hf_listener_new (helper->options.socket, helper->options.socket_mode, error);
+  else if (helper->options.socket_on_command_line) {
+    g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "the socket cannot be set with socket activation");
+    return FALSE;
+  }
+  return helper->listener != NULL;
+}
+
+static gboolean
+start_daemon (Helper *helper, GError **error)
+{
+  if (!helper->options.daemon || daemon (0, 0) == 0)
+    return TRUE;
+  g_set_error (error, G_IO_ERROR, (int)g_io_error_from_errno (errno), "cannot go into the background: %s", g_strerror (errno));
+  return FALSE;
+}
+
+static gboolean
+start_pidfile (Helper *helper, GError **error)
+{
+  if (!helper->options.daemon && !helper->options.pidfile_given)
+    return TRUE;
+  helper->pidfile = hf_pidfile_new (helper->options.pidfile, error);
+  return helper->pidfile != NULL;
+}
+
+static gboolean
+start_notify (Helper *helper, GError **error)
+{
+  return hf_notify_init (error);
+}
+
+static gboolean
+start_privileges (Helper *helper, GError **error)
+{
+  gboolean rawio = FALSE;
+
+  if (!hf_privileges_drop (helper->uid, helper->gid, &rawio, error))
+    return FALSE;
+  if (!rawio)
+    hf_log (HF_LOG_WARNING, "CAP_SYS_RAWIO is missing: devices will refuse PERSISTENT RESERVE commands");
+  return TRUE;
+}
+
+static gboolean
+start_sandbox (Helper *helper, GError **error)
+{
+  return !helper->options.sandbox || hf_sandbox_enter (error);
+}
+
+static gboolean (*const start_steps[]) (Helper *helper, GError **error) = { start_names,   start_log,      start_signals,
+                                                                            start_limits,  start_listener, start_daemon,
+                                                                            start_pidfile, start_notify,   start_privileges,
+                                                                            start_sandbox };
+
+/* ---- serving ---- */
+
+static gboolean
+on_signal (gint fd, GIOCondition condition, gpointer user_data)
+{
+  Helper *helper = user_data;
+  struct signalfd_siginfo info;
+
+  if (read (fd, &info, sizeof info) != sizeof info)
+    return G_SOURCE_CONTINUE;
+  hf_log (HF_LOG_INFO, "ends: %s", g_strsignal ((int)info.ssi_signo));
+  hf_notify ("STOPPING=1");
+  hf_server_stop (helper->server);
+  return G_SOURCE_CONTINUE;
+}
+
+static void
+on_ended (gpointer user_data)
+{
+  g_main_loop_quit (((Helper *)user_data)->loop);
+}
+
+static void
+serve (Helper *helper)
+{
+  const HfHelperOptions *options = &helper->options;
+  const HfServerRules rules = {
+    .max_clients = options->max_clients,
+    .max_clients_per_uid = options->max_clients_per_uid,
+    .allow_uids = helper->allow_uids,
+    .allow_gids = helper->allow_gids,
+    .queue = { .max_threads = THREADS_MAX, .max_threads_per_process = THREADS_MAX_PER_PROCESS },
+    .client = { .strict = options->strict, .timeout_ms = options->timeout_ms, .request_timeout_ms = options->request_timeout_ms },
+  };
+
+  helper->loop = g_main_loop_new (NULL, FALSE);
+  helper->server = hf_server_new (g_steal_pointer (&helper->listener), &rules, on_ended, helper);
+  g_unix_fd_add (helper->signal_fd, G_IO_IN, on_signal, helper);
+  hf_notify ("READY=1");
+  g_main_loop_run (helper->loop);
+  hf_server_free (helper->server);
+  g_main_loop_unref (helper->loop);
+}
+
+static void
+helper_clear (Helper *helper)
+{
+  hf_listener_free (helper->listener);
+  hf_pidfile_free (helper->pidfile);
+  g_clear_pointer (&helper->allow_uids, g_array_unref);
+  g_clear_pointer (&helper->allow_gids, g_array_unref);
+  hf_helper_options_clear (&helper->options);
+}
+
+static int
+run (Helper *helper)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (start_steps); i++) {
+    g_autoptr (GError) error = NULL;
+
+    if (start_steps[i](helper, &error))
+      continue;
+    hf_log (HF_LOG_ERROR, "%s", error->message);
+    return EXIT_FAILURE;
+  }
+  serve (helper);
+  return EXIT_SUCCESS;
+}
+
+static int
+print (char *text)
+{
+  fputs (text, stdout);
+  g_free (text);
+  return fflush (stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int
+main (int argc, char **argv)
+{
+  Helper helper = { 0 };
+  g_autoptr (GError) error = NULL;
+  int result;
+
+  g_set_prgname ("holdfast-pr-helper");
+  switch (hf_helper_options_parse (argc, argv, &helper.options, &error)) {
+  case HF_HELPER_OPTIONS_RUN:
+    if (helper.options.trace && g_strv_contains ((const char *const *)helper.options.trace, "help"))
+      result = print (hf_trace_list ());
+    else
+      result = run (&helper);
+    break;
+  case HF_HELPER_OPTIONS_HELP:
+    result = print (hf_helper_options_help (argv[0]));
+    break;
+  case HF_HELPER_OPTIONS_VERSION:
+    result = print (g_strdup ("holdfast-pr-helper " PACKAGE_VERSION "\n"));
+    break;
+  case HF_HELPER_OPTIONS_ERROR:
+  default:
+    hf_log (HF_LOG_ERROR, "%s", error->message);
+    hf_log (HF_LOG_ERROR, "Try `%s --help' for more information.", argv[0]);
+    result = EXIT_FAILURE;
+  }
+  helper_clear (&helper);
+  return result;
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * What the process may do after it has started: send SCSI commands that change something (CAP_SYS_RAWIO), and nothing else that
+ * its user may not do. Thread: main, before there are others, because capabilities belong to a thread.
+ */
+
+#include <glib.h>
+
+#define HF_NO_ID G_MAXUINT32
+
+/* Keeps CAP_SYS_RAWIO if it is there, drops every other capability, the bounding set and the supplementary groups as far as we
+   may, becomes uid and gid (HF_NO_ID: stays), and gives up that exec ever raises anything. ret_rawio: whether the capability is
+   there. FALSE with G_IO_ERROR: nothing may be served then. */
+gboolean hf_privileges_drop (guint uid, guint gid, gboolean *ret_rawio, GError **error);

@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Owns: the lanes, the jobs in them, the pool of threads. Thread: main, except job_run.
+ *
+ * Theory of operation: a lane is the queue of one device, found by its number, and lives while it has jobs. Its first job is at
+ * work, the others wait. A thread runs one job, puts it into the inbox and wakes the main context, which answers and starts the
+ * lane's next. So a device that hangs keeps one thread, and its commands, and nobody else's.
+ *
+ * Descriptors to be closed are jobs too, in a lane for each client process: close(2) on a file of FUSE waits for its server.
+ * statx without synchronisation, which finds the lane, never waits.
+ *
+ * Threads are bounded, in all and for each process; beyond that a command is refused (its client answers BUSY), so that a process
+ * with many dead devices cannot take all threads.
+ */
+#include "config.h"
+
+#include "prhelper/queue.h"
+
+#include "base/deadline.h"
+
+#include <fcntl.h>
+#include <holdfast/scsi.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define DISCARDS_MAX 16
+#define THREADS_KEPT 16
+
+typedef enum { LANE_BLOCK, LANE_CHARACTER, LANE_OTHER, LANE_DISCARD } LaneKind;
+
+typedef struct {
+  guint64 kind;         /* LaneKind */
+  guint64 major, minor; /* of the device; device and inode of a file; process id and 0 */
+} LaneKey;
+
+typedef struct {
+  LaneKey key;
+  GQueue jobs; /* of HfJob; the head is running */
+} Lane;
+
+struct _HfJob {
+  HfQueue *queue;
+  Lane *lane;
+  pid_t pid;
+  int descriptor;
+  gboolean is_discard;
+  HfProtocolRequest request; /* its list is the data of PR OUT */
+  guint8 *data;              /* of PR IN */
+  gint64 deadline;
+  HfSgioAnswer answer;
+  char device[64];
+  gboolean begun;
+  HfJobDone done; /* NULL: abandoned, or nobody ever waited */
+  gpointer user_data;
+};
+
+struct _HfQueue {
+  HfQueueLimits limits;
+  GHashTable *lanes;     /* LaneKey in Lane -> Lane */
+  GHashTable *processes; /* process id -> number of its running jobs */
+  guint n_running;
+  GThreadPool *pool;
+  GSource *inbox_source;
+  gboolean freed;
+
+  gint references; /* atomic: the owner and each running job */
+  GMutex lock;     /* guards inbox and inbox_source against hf_queue_free */
+  GQueue inbox;
+};
+
+static guint
+lane_hash (gconstpointer data)
+{
+  const LaneKey *key = data;
+
+  return (guint)(key->kind * 31 + key->major * 8191 + key->minor);
+}
+
+static gboolean
+lane_equal (gconstpointer a, gconstpointer b)
+{
+  return memcmp (a, b, sizeof (LaneKey)) == 0;
+}
+
+static void
+queue_unref (HfQueue *queue)
+{
+  if (!g_atomic_int_dec_and_test (&queue->references))
+    return;
+  g_mutex_clear (&queue->lock);
+  g_free (queue);
+}
+
+static void
+job_free (HfJob *job)
+{
+  g_free (job->request.list);
+  g_free (job->data);
+  g_free (job);
+}
+
+/* ---- on a thread ---- */
+
+static void
+job_post (HfJob *job)
+{
+  HfQueue *queue = job->queue;
+
+  g_mutex_lock (&queue->lock);
+  if (queue->inbox_source) {
+    g_queue_push_tail (&queue->inbox, job);
+    g_source_set_ready_time (queue->inbox_source, 0);
+  } else {
+    job_free (job);
+  }
+  g_mutex_unlock (&queue->lock);
+  queue_unref (queue);
+}
+
+static void
+job_run (gpointer data, gpointer user_data)
+{
+  HfJob *job = data;
+  gboolean out = job->request.cdb[0] == HF_PROTOCOL_PR_OUT;
+  guint left_ms = (guint)hf_deadline_left_ms (job->deadline);
+
+  if (!job->is_discard && left_ms)
+    hf_sgio_execute (job->descriptor, &job->request, out ? job->request.list : job->data, left_ms, &job->answer);
+  else
+    job->answer.status = HF_SAM_BUSY;
+  close (job->descriptor);
+  job_post (job);
+}
+
+/* ---- on the main thread ---- */
+
+static guint
+count_process (HfQueue *queue, pid_t pid, int change)
+{
+  gpointer key = GINT_TO_POINTER (pid);
+  guint count = GPOINTER_TO_UINT (g_hash_table_lookup (queue->processes, key)) + (guint)change;
+
+  if (change && count)
+    g_hash_table_insert (queue->processes, key, GUINT_TO_POINTER (count));
+  else if (change)
+    g_hash_table_remove (queue->processes, key);
+  return count;
+}
+
+static void
+lane_start (HfQueue *queue, Lane *lane)
+{
+  HfJob *job = g_queue_peek_head (&lane->jobs);
+
+  job->begun = TRUE;
+  queue->n_running++;
+  count_process (queue, job->pid, 1);
+  g_atomic_int_inc (&queue->references);
+  g_thread_pool_push (queue->pool, job, NULL);
+}
+
+static void
+job_end (HfJob *job)
+{
+  HfQueue *queue = job->queue;
+  Lane *lane = job->lane;
+
+  queue->n_running--;
+  count_process (queue, job->pid, -1);
+  g_queue_pop_head (&lane->jobs);
+  if (g_queue_is_empty (&lane->jobs))
+    g_hash_table_remove (queue->lanes, &lane->key);
+  else
+    lane_start (queue, lane);
+  if (job->done)
+    job->done (job, job->user_data);
+  job_free (job);
+}
+
+typedef struct {
+  GSource source;
+  HfQueue *queue;
+} InboxSource;
+
+/* done may free the queue, so that each job is taken from the inbox by itself. */
+static gboolean
+inbox_dispatch (GSource *source, GSourceFunc callback, gpointer user_data)
+{
+  HfQueue *queue = ((InboxSource *)source)->queue;
+
+  g_source_set_ready_time (source, -1);
+  g_atomic_int_inc (&queue->references);
+  while (!queue->freed) {
+    HfJob *job;
+
+    g_mutex_lock (&queue->lock);
+    job = g_queue_pop_head (&queue->inbox);
+    g_mutex_unlock (&queue->lock);
+    if (!job)
+      break;
+    job_end (job);
+  }
+  queue_unref (queue);
+  return G_SOURCE_CONTINUE;
+}
+
+static GSourceFuncs inbox_functions = { .dispatch = inbox_dispatch };
+
+static void
+lane_free (gpointer data)
+{
+  Lane *lane = data;
+
+  g_queue_clear (&lane->jobs);
+  g_free (lane);
+}
+
+HfQueue *
+hf_queue_new (const HfQueueLimits *limits)
+{
+  HfQueue *queue = g_new0 (HfQueue, 1);
+
+  queue->limits = *limits;
+  queue->references = 1;
+  g_mutex_init (&queue->lock);
+  g_queue_init (&queue->inbox);
+  queue->lanes = g_hash_table_new_full (lane_hash, lane_equal, NULL, lane_free);
+  queue->processes = g_hash_table_new (NULL, NULL);
+  /* Unlimited: the queue counts itself, and a job that the pool kept back would wait for a device that is not its own. */
+  queue->pool = g_thread_pool_new (job_run, NULL, -1, FALSE, NULL);
+  g_thread_pool_set_max_unused_threads (THREADS_KEPT);
+  queue->inbox_source = g_source_new (&inbox_functions, sizeof (InboxSource));
+  ((InboxSource *)queue->inbox_source)->queue = queue;
+  g_source_attach (queue->inbox_source, NULL);
+  return queue;
+}
+
+/* Jobs that wait are freed here, those at work by their threads. */
+static void
+free_waiting (HfQueue *queue)
+{
+  GHashTableIter iter;
+  gpointer value;
+
+  g_hash_table_iter_init (&iter, queue->lanes);
+  while (g_hash_table_iter_next (&iter, NULL, &value)) {
+    Lane *lane = value;
+    HfJob *job;
+
+    while ((job = g_queue_pop_head (&lane->jobs)) != NULL) {
+      if (job->begun)
+        continue;
+      close (job->descriptor);
+      job_free (job);
+    }
+  }
+}
+
+void
+hf_queue_free (HfQueue *queue)
+{
+  if (!queue)
+    return;
+  queue->freed = TRUE;
+  free_waiting (queue);
+  g_mutex_lock (&queue->lock);
+  g_queue_clear_full (&queue->inbox, (GDestroyNotify)job_free);
+  g_source_destroy (queue->inbox_source);
+  g_clear_pointer (&queue->inbox_source, g_source_unref);
+  g_mutex_unlock (&queue->lock);
+  g_thread_pool_free (queue->pool, FALSE, FALSE);
+  g_hash_table_unref (queue->lanes);
+  g_hash_table_unref (queue->processes);
+  queue_unref (queue);
+}
+
+/* statx that asks the file system nothing: type and device number are in memory once a descriptor exists. */
+static void
+find_key (int descriptor, LaneKey *ret, char *ret_text, gsize text_size)
+{
+  struct statx status = { 0 };
+
+  if (statx (descriptor, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &status) < 0)
+    memset (&status, 0, sizeof status);
+  if (S_ISBLK (status.stx_mode) || S_ISCHR (status.stx_mode)) {
+    gboolean block = S_ISBLK (status.stx_mode);
+
+    *ret = (LaneKey){ block ? LANE_BLOCK : LANE_CHARACTER, status.stx_rdev_major, status.stx_rdev_minor };
+    g_snprintf (ret_text, text_size, "%s %u:%u", block ? "block" : "character", status.stx_rdev_major, status.stx_rdev_minor);
+    return;
+  }
+  *ret = (LaneKey){ LANE_OTHER, makedev (status.stx_dev_major, status.stx_dev_minor), status.stx_ino };
+  g_snprintf (ret_text, text_size, "no device");
+}
+
+static Lane *
+lane_get (HfQueue *queue, const LaneKey *key)
+{
+  Lane *lane = g_hash_table_lookup (queue->lanes, key);
+
+  if (lane)
+    return lane;
+  lane = g_new0 (Lane, 1);
+  lane->key = *key;
+  g_queue_init (&lane->jobs);
+  g_hash_table_insert (queue->lanes, &lane->key, lane);
+  return lane;
+}
+
+static void
+lane_push (HfQueue *queue, const LaneKey *key, HfJob *job)
+{
+  Lane *lane = lane_get (queue, key);
+
+  job->lane = lane;
+  g_queue_push_tail (&lane->jobs, job);
+  if (lane->jobs.length == 1)
+    lane_start (queue, lane);
+}
+
+static gboolean
+may_start (HfQueue *queue, const LaneKey *key, const HfPeer *peer)
+{
+  if (g_hash_table_contains (queue->lanes, key))
+    return TRUE;
+  if (queue->n_running >= queue->limits.max_threads)
+    return FALSE;
+  /* Processes that cannot be told apart are not counted as one. */
+  return peer->pid == 0 || count_process (queue, peer->pid, 0) < queue->limits.max_threads_per_process;
+}
+
+HfJob *
+hf_queue_submit (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request, int descriptor, gint64 deadline, HfJobDone done,
+                 gpointer user_data)
+{
+  g_autofree HfJob *job = g_new0 (HfJob, 1);
+  LaneKey key;
+
+  find_key (descriptor, &key, job->device, sizeof job->device);
+  if (!may_start (queue, &key, peer)) {
+    hf_queue_discard (queue, peer, descriptor);
+    return NULL;
+  }
+  job->queue = queue;
+  job->pid = peer->pid;
+  job->descriptor = descriptor;
+  job->request = *request;
+  request->list = NULL;
+  if (request->cdb[0] == HF_PROTOCOL_PR_IN && request->length)
+    job->data = g_malloc0 (request->length);
+  job->deadline = deadline;
+  job->done = done;
+  job->user_data = user_data;
+  lane_push (queue, &key, job);
+  return g_steal_pointer (&job);
+}
+
+void
+hf_queue_discard (HfQueue *queue, const HfPeer *peer, int descriptor)
+{
+  LaneKey key = { LANE_DISCARD, (guint64)peer->pid, 0 };
+  HfJob *job = g_new0 (HfJob, 1);
+
+  job->queue = queue;
+  job->pid = peer->pid;
+  job->descriptor = descriptor;
+  job->is_discard = TRUE;
+  lane_push (queue, &key, job);
+}
+
+void
+hf_queue_abandon (HfQueue *queue, HfJob *job)
+{
+  HfPeer peer = { .pid = job->pid };
+
+  job->done = NULL;
+  if (job->begun)
+    return;
+  g_queue_remove (&job->lane->jobs, job);
+  hf_queue_discard (queue, &peer, job->descriptor);
+  job_free (job);
+}
+
+gboolean
+hf_queue_is_clogged (HfQueue *queue, const HfPeer *peer)
+{
+  LaneKey key = { LANE_DISCARD, (guint64)peer->pid, 0 };
+  Lane *lane = g_hash_table_lookup (queue->lanes, &key);
+
+  return lane && lane->jobs.length > DISCARDS_MAX;
+}
+
+guint
+hf_queue_get_running (HfQueue *queue)
+{
+  return queue->n_running;
+}
+
+const HfProtocolRequest *
+hf_job_get_request (const HfJob *job)
+{
+  return &job->request;
+}
+
+const HfSgioAnswer *
+hf_job_get_answer (const HfJob *job)
+{
+  return &job->answer;
+}
+
+const guint8 *
+hf_job_get_data (const HfJob *job)
+{
+  return job->data;
+}
+
+const char *
+hf_job_get_device (const HfJob *job)
+{
+  return job->device;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Commands waiting for their LU: those of one device in order, devices in parallel, each on a thread of its own while it has one.
+ *
+ * Thread: main. A command is one job: it owns its descriptor and its buffers, is handed to a thread whole, and comes back whole.
+ * Descriptors of clients are touched by threads only, also to be closed: behind one may be a file system that never answers.
+ */
+
+#include "prhelper/peer.h"
+#include "prhelper/sgio.h"
+
+typedef struct _HfQueue HfQueue;
+typedef struct _HfJob HfJob;
+
+/* On the main context: the answer of job. The job, its data included, is freed after the call. */
+typedef void (*HfJobDone) (HfJob *job, gpointer user_data);
+
+typedef struct {
+  guint max_threads;             /* devices in use at the same time */
+  guint max_threads_per_process; /* of them for one client process */
+} HfQueueLimits;
+
+HfQueue *hf_queue_new (const HfQueueLimits *limits);
+
+/* Does not wait for threads; no done is called any more. */
+void hf_queue_free (HfQueue *queue);
+
+/* Takes over descriptor, and of request the list, which becomes NULL. deadline: g_get_monotonic_time scale; a command that did
+   not begin by then is never sent. NULL: too many devices are in use, nothing was sent. */
+HfJob *hf_queue_submit (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request, int descriptor, gint64 deadline,
+                        HfJobDone done, gpointer user_data);
+
+/* Nobody waits for job any more: done is not called. If it has not begun, it never will. */
+void hf_queue_abandon (HfQueue *queue, HfJob *job);
+
+/* Closes the descriptor of a client. */
+void hf_queue_discard (HfQueue *queue, const HfPeer *peer, int descriptor);
+
+/* TRUE if descriptors of this process could not be closed for so long that no more should be taken from it. */
+gboolean hf_queue_is_clogged (HfQueue *queue, const HfPeer *peer);
+
+/* Jobs that threads have begun and not ended, abandoned ones included. */
+guint hf_queue_get_running (HfQueue *queue);
+
+/* Valid inside done. */
+const HfProtocolRequest *hf_job_get_request (const HfJob *job);
+const HfSgioAnswer *hf_job_get_answer (const HfJob *job);
+const guint8 *hf_job_get_data (const HfJob *job); /* answer's transferred bytes of PR IN */
+const char *hf_job_get_device (const HfJob *job); /* "block 8:16", for the log */
