@@ -191,6 +191,8 @@ void
 hf_unit_add_note (HfUnit *unit, const char *note)
 {
   char *old = unit->result.note;
+  if (old != NULL && strstr (old, note) != NULL)
+    return;
   unit->result.note = old != NULL ? g_strconcat (old, "; ", note, NULL) : g_strdup (note);
   g_free (old);
 }
