@@ -249,6 +249,8 @@ execute (HfClient *client)
 static void
 take_descriptors (HfClient *client, struct msghdr *message, guint *ret_n)
 {
+  gboolean wanted = hf_protocol_decoder_takes_descriptors (&client->decoder);
+
   *ret_n = 0;
   for (struct cmsghdr *part = CMSG_FIRSTHDR (message); part; part = CMSG_NXTHDR (message, part)) {
     gsize n = (part->cmsg_len - CMSG_LEN (0)) / sizeof (int);
@@ -260,7 +262,7 @@ take_descriptors (HfClient *client, struct msghdr *message, guint *ret_n)
 
       memcpy (&descriptor, CMSG_DATA (part) + i * sizeof (int), sizeof descriptor);
       (*ret_n)++;
-      if (client->descriptor < 0)
+      if (wanted && client->descriptor < 0)
         client->descriptor = descriptor;
       else
         hf_queue_discard (client->queue, &client->peer, descriptor);
@@ -286,7 +288,7 @@ receive (HfClient *client, guint8 *bytes, gsize wanted, guint *ret_n_descriptors
     return -errno;
   take_descriptors (client, &message, ret_n_descriptors);
   /* Either far too many came, or one came and we are out of descriptors: the request cannot be served. */
-  return message.msg_flags & MSG_CTRUNC ? -EMFILE : n;
+  return message.msg_flags & MSG_CTRUNC && hf_protocol_decoder_takes_descriptors (&client->decoder) ? -EMFILE : n;
 }
 
 static gboolean

@@ -20,7 +20,6 @@ static const char *const fault_texts[] = {
   [HF_PROTOCOL_FAULT_SHORT] = "the connection ended inside a request",
   [HF_PROTOCOL_FAULT_NO_DESCRIPTOR] = "no file descriptor in the request",
   [HF_PROTOCOL_FAULT_DESCRIPTORS] = "more than one file descriptor in the request",
-  [HF_PROTOCOL_FAULT_MISPLACED] = "a file descriptor came with the greeting",
   [HF_PROTOCOL_FAULT_OPCODE] = "the CDB is no PERSISTENT RESERVE command",
   [HF_PROTOCOL_FAULT_TOO_LONG] = "more than 8192 bytes of data",
   [HF_PROTOCOL_FAULT_LIST_TOO_SHORT] = "a parameter list of less than 16 bytes",
@@ -165,15 +164,17 @@ judge_part (HfProtocolDecoder *decoder)
     enter (decoder, HF_PROTOCOL_COMPLETE);
 }
 
+gboolean
+hf_protocol_decoder_takes_descriptors (const HfProtocolDecoder *decoder)
+{
+  return decoder->state != HF_PROTOCOL_IN_GREETING;
+}
+
 static void
 count_descriptors (HfProtocolDecoder *decoder, guint n_descriptors)
 {
-  if (n_descriptors == 0)
+  if (n_descriptors == 0 || !hf_protocol_decoder_takes_descriptors (decoder))
     return;
-  if (decoder->state == HF_PROTOCOL_IN_GREETING) {
-    set_fault (decoder, HF_PROTOCOL_FAULT_MISPLACED);
-    return;
-  }
   /* The list brings none, so one that comes with it is a second one. */
   if (n_descriptors > 1 || decoder->n_descriptors + n_descriptors > 1)
     set_fault (decoder, HF_PROTOCOL_FAULT_DESCRIPTORS);

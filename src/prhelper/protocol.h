@@ -39,7 +39,6 @@ typedef enum {
   HF_PROTOCOL_FAULT_SHORT,          /* the stream ended inside the greeting or a request */
   HF_PROTOCOL_FAULT_NO_DESCRIPTOR,  /* none came with the CDB */
   HF_PROTOCOL_FAULT_DESCRIPTORS,    /* more than one */
-  HF_PROTOCOL_FAULT_MISPLACED,      /* one came with the greeting */
   HF_PROTOCOL_FAULT_OPCODE,         /* none of the three */
   HF_PROTOCOL_FAULT_TOO_LONG,       /* more than HF_PROTOCOL_DATA_MAX bytes */
   HF_PROTOCOL_FAULT_LIST_TOO_SHORT, /* a parameter list of 1 to 15 bytes */
@@ -76,11 +75,15 @@ void hf_protocol_decoder_clear (HfProtocolDecoder *decoder);
    socket keeps each descriptor with the request it came with, and leaves pipelined requests in the socket. */
 gsize hf_protocol_decoder_wanted (const HfProtocolDecoder *decoder);
 
-/* Takes the next bytes of the stream, and the number of descriptors that came with the first of them. Stops behind a request:
+/* Takes the next bytes of the stream, and the number of descriptors that came with the first of them; those that came with the
+   greeting do not count. Stops behind a request:
    ret_used says how many bytes were taken. After HF_PROTOCOL_REQUEST nothing is taken until hf_protocol_decoder_next; after
    HF_PROTOCOL_FAULT never. */
 HfProtocolResult hf_protocol_decoder_feed (HfProtocolDecoder *decoder, const guint8 *bytes, gsize length, guint n_descriptors,
                                            gsize *ret_used);
+
+/* FALSE while the greeting is read: descriptors that come then are nobody's. */
+gboolean hf_protocol_decoder_takes_descriptors (const HfProtocolDecoder *decoder);
 
 /* The stream ended. HF_PROTOCOL_FAULT if it was in the middle of something. */
 HfProtocolResult hf_protocol_decoder_end (HfProtocolDecoder *decoder);

@@ -8,8 +8,8 @@
  * that may hang, and must be one system call: the seccomp filter allows no other ioctl than this one.
  *
  * The device's answer counts, also if host or driver bytes are set beside it. Only without one do these bytes tell what happened:
- * BUSY where the command was not sent, or where the stock helper says so (a timeout), so that the guest tries again; else ABORTED
- * COMMAND, I/O PROCESS TERMINATED (B/0006), what the guest sees of its own lost links too.
+ * BUSY where the command was not sent, so that the guest tries again, or where qemu-pr-helper says so; its sense data where it
+ * has some; else ABORTED COMMAND, I/O PROCESS TERMINATED (B/0006). qemu-pr-helper takes bytes that it does not know for GOOD.
  */
 #include "config.h"
 
@@ -24,11 +24,14 @@
 #include <sys/ioctl.h>
 
 #define PR_CDB_LENGTH 10
-#define STATUS_MASK 0x3e
+/* Bits 6 to 1: SAM-5 has codes up to TASK ABORTED, 40h. */
+#define STATUS_MASK 0x7e
 #define DRIVER_MASK 0x0f
 #define DRIVER_TIMEOUT 0x06
 
 #define SENSE_ABORTED 0x0b
+#define SENSE_ATTENTION 0x06
+#define SENSE_HARDWARE 0x04
 #define SENSE_ILLEGAL_REQUEST 0x05
 #define IO_PROCESS_TERMINATED 0x0006
 #define INVALID_FIELD_IN_CDB 0x2400
@@ -49,11 +52,15 @@ static const Translation errno_answers[] = {
 };
 
 static const Translation host_answers[] = {
-  { 0x02, HF_SAM_BUSY, 0, 0 },                 /* BUS_BUSY */
-  { 0x03, HF_SAM_BUSY, 0, 0 },                 /* TIME_OUT */
-  { 0x0c, HF_SAM_BUSY, 0, 0 },                 /* IMM_RETRY */
-  { 0x0d, HF_SAM_BUSY, 0, 0 },                 /* REQUEUE */
-  { 0x11, HF_SAM_RESERVATION_CONFLICT, 0, 0 }, /* NEXUS_FAILURE: how older kernels say it */
+  { 0x01, HF_SAM_CHECK_CONDITION, SENSE_ABORTED, 0x0500 },   /* NO_CONNECT: LOGICAL UNIT DOES NOT RESPOND TO SELECTION */
+  { 0x02, HF_SAM_BUSY, 0, 0 },                               /* BUS_BUSY */
+  { 0x03, HF_SAM_CHECK_CONDITION, SENSE_ABORTED, 0x2e02 },   /* TIME_OUT: COMMAND TIMEOUT DURING PROCESSING */
+  { 0x08, HF_SAM_CHECK_CONDITION, SENSE_ATTENTION, 0x2900 }, /* RESET: POWER ON, RESET, OR BUS DEVICE RESET OCCURRED */
+  { 0x0c, HF_SAM_BUSY, 0, 0 },                               /* IMM_RETRY */
+  { 0x0d, HF_SAM_BUSY, 0, 0 },                               /* REQUEUE */
+  { 0x0e, HF_SAM_CHECK_CONDITION, SENSE_ABORTED, 0x2907 },   /* TRANSPORT_DISRUPTED: I_T NEXUS LOSS OCCURRED */
+  { 0x10, HF_SAM_CHECK_CONDITION, SENSE_HARDWARE, 0x4400 },  /* TARGET_FAILURE: INTERNAL TARGET FAILURE */
+  { 0x11, HF_SAM_RESERVATION_CONFLICT, 0, 0 },               /* NEXUS_FAILURE: how older kernels say it */
 };
 
 void
@@ -118,14 +125,17 @@ answer_device (HfSgioAnswer *answer, const sg_io_hdr_t *header)
     answer_link (answer, header);
     return;
   }
-  if (header->resid < 0 || (guint)header->resid > header->dxfer_len) {
+  /* More than was asked for is missing: nobody knows what came. Of PR OUT nothing comes. */
+  if (header->resid > (int)header->dxfer_len && header->dxfer_direction == SG_DXFER_FROM_DEV && status == HF_SAM_GOOD) {
     hf_sgio_answer_sense (answer, SENSE_ABORTED, IO_PROCESS_TERMINATED);
     g_snprintf (answer->trouble, sizeof answer->trouble, "residual %d of %u bytes", header->resid, header->dxfer_len);
     return;
   }
   answer->status = status;
   answer->sense_length = (guint8)(status == HF_SAM_CHECK_CONDITION ? sense_length : 0);
-  answer->transferred = header->dxfer_len - (guint)header->resid;
+  /* A negative residual tells of bytes that did not fit. */
+  if (header->dxfer_direction == SG_DXFER_FROM_DEV)
+    answer->transferred = header->dxfer_len - (guint)CLAMP (header->resid, 0, (int)header->dxfer_len);
 }
 
 /* HOLDFAST_FAIL: what a test lets happen instead of the command, or instead of its answer. TRUE: answer has it. */
