@@ -487,8 +487,10 @@ static void
 judge_disturbed_undo (Rig *rig)
 {
   gboolean own = rig_has_key (&rig->model, rig->own);
+  /* The other host's K went meanwhile: ours is the VM's last one, stays, and abort says that it failed. */
+  gboolean last = rig->lost && !rig->fenced && !rig->committed;
 
-  if (own && rig->c.keys[rig_own (&rig->c)] != RIG_HAS_KEY)
+  if (own && rig->c.keys[rig_own (&rig->c)] != RIG_HAS_KEY && !last)
     rig_violation (rig, "S6: our registration left behind");
   if (rig->verdict == HF_VERDICT_UNREGISTERED && own)
     rig_violation (rig, "S5: unregistered, but K is there");
