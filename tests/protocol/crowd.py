@@ -16,7 +16,6 @@ from harness.tap import check, check_equal
 
 from .cases import EMPTY, KEY, Case, all_equal
 from .client import DATA_MAX, HEADER_SIZE, LIMIT, PATIENCE, Client, Closed, Silent, parameters, pr_in, pr_out
-from .helper import Helper
 
 CASES = []
 
@@ -38,7 +37,7 @@ def in_parallel(count, function):
 def own_helper(side):
     """A process that no other case has used, so that what it holds can be counted."""
     with tempfile.TemporaryDirectory(prefix="holdfast-crowd-") as folder:
-        helper = Helper(side.program, folder)
+        helper = side.start(folder)
         try:
             yield helper
         finally:

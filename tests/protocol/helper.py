@@ -21,7 +21,8 @@ STOCK = shutil.which("qemu-pr-helper", path=PLACES) or "/usr/bin/qemu-pr-helper"
 # Runs argv[2:] with descriptor argv[1] handed over as a service manager does it.
 ACTIVATE = ("import os, sys; os.dup2(int(sys.argv[1]), 3); "
             "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); os.execv(sys.argv[2], sys.argv[2:])")
-MARKER_MAGIC = "holdfast-sgio-standin"
+# tests/fake/sgio-standin.h: a file that was last changed in this second is a device; the nanosecond is its number.
+MARKER_SECOND = 1234
 
 
 def build_dir():
@@ -40,6 +41,10 @@ def standin():
     return os.path.join(build_dir(), "tests", "fake", ".libs", "sgio-standin.so")
 
 
+def broker():
+    return os.path.join(build_dir(), "tests", "fake", "sgio-broker")
+
+
 def missing():
     """What is not there, each with what to do."""
     found = []
@@ -47,19 +52,16 @@ def missing():
         found.append(f"{STOCK} is not there: install the Debian package qemu-system-common")
     if not os.access(ours(), os.X_OK):
         found.append(f"{ours()} is not there: build it")
-    if not os.path.exists(standin()):
-        found.append(f"{standin()} is not there: make check TESTS=")
+    found += [f"{path} is not there: make check TESTS=" for path in (standin(), broker()) if not os.path.exists(path)]
     return found
 
 
-def environment(log=None):
-    env = {**os.environ, "LD_PRELOAD": standin()}
+def environment(broker_path):
+    env = {**os.environ, "LD_PRELOAD": standin(), "HOLDFAST_STANDIN_SOCKET": broker_path}
     # The module stands before the sanitizer's own library; it calls on to it.
     env["ASAN_OPTIONS"] = "verify_asan_link_order=0:quarantine_size_mb=4:" + env.get("ASAN_OPTIONS", "")
-    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "HOLDFAST_STANDIN"):
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET"):
         env.pop(name, None)
-    if log:
-        env["HOLDFAST_STANDIN_LOG"] = log
     return env
 
 
@@ -68,34 +70,49 @@ def _prepare_child():
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
+def wait_for_socket(process, path, kind, told):
+    """Until somebody listens there."""
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise Failure(f"{process.args[0]} ended with {process.returncode}\n{told()}")
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as probe:
+            probe.connect(path)
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+    process.kill()
+    raise Failure(f"{process.args[0]} does not listen\n{told()}")
+
+
+class Broker:
+    """The process that has the iSCSI sessions behind the stand-in; it outlives the helpers, as a host outlives its programs."""
+
+    def __init__(self, folder):
+        self.path, self.log = os.path.join(folder, "broker.sock"), os.path.join(folder, "commands")
+        self.process = subprocess.Popen([broker(), self.path, self.log], stdin=subprocess.DEVNULL, preexec_fn=_prepare_child)
+        wait_for_socket(self.process, self.path, socket.SOCK_SEQPACKET, lambda: "")
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
 class Helper:
     """One process. options: further words of its command line; listen: a listening socket that it is given."""
 
-    def __init__(self, program, folder, name="helper", options=(), listen=None, log=None):
+    def __init__(self, program, folder, broker_path, name="helper", options=(), listen=None):
         self.path = os.path.join(folder, name + ".sock")
         self.stderr_path = os.path.join(folder, name + ".stderr")
         command = [program, *([] if listen else ["-k", self.path]), *options]
         if listen:
             command = [sys.executable, "-c", ACTIVATE, str(listen.fileno()), *command]
         with open(self.stderr_path, "ab") as stderr:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, env=environment(log),
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, env=environment(broker_path),
                                             cwd=folder, preexec_fn=_prepare_child, pass_fds=[listen.fileno()] if listen else [])
         self.pid = self.process.pid
         if not listen:
-            self._wait_ready()
-
-    def _wait_ready(self):
-        end = time.monotonic() + LIMIT
-        while time.monotonic() < end:
-            if self.process.poll() is not None:
-                raise Failure(f"{self.process.args[0]} ended with {self.process.returncode}\n{self.errors()}")
-            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(self.path)
-                return
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(0.01)
-        self.kill()
-        raise Failure(f"{self.process.args[0]} does not listen\n{self.errors()}")
+            wait_for_socket(self.process, self.path, socket.SOCK_STREAM, self.errors)
 
     def errors(self):
         with open(self.stderr_path, errors="replace") as file:
@@ -147,20 +164,24 @@ class Side:
         self.folder = os.path.join(folder, name)
         os.mkdir(self.folder)
         self.is_stock = name == "stock"
-        self.n_markers = 0
-        self.judges = {}
-        self.log = os.path.join(self.folder, "commands")
-        self.helper = Helper(program, self.folder, log=self.log)
+        self.n_markers, self.judges, self.devices = 0, {}, {}
+        self.broker = Broker(self.folder)
+        self.helper = self.start(self.folder)
 
     def stop(self):
         for judge in self.judges.values():
             judge.close()
         self.helper.kill()
+        self.broker.stop()
+
+    def start(self, folder, name="helper", **named):
+        """One more process of the program."""
+        return Helper(self.program, folder, self.broker.path, name, **named)
 
     def again(self):
         """A helper that died in a case is replaced, so that the next case counts."""
         if not self.helper.alive():
-            self.helper = Helper(self.program, self.folder, log=self.log)
+            self.helper = self.start(self.folder)
 
     def lun(self, lu):
         return self.first_lun + lu
@@ -172,7 +193,10 @@ class Side:
         initiator = f"iqn.2026-11.org.holdfast.test:{self.name}-{nexus}"
         options = " ".join(f"{name}={value}" for name, value in words.items())
         with open(path, "w") as file:
-            file.write(f"{MARKER_MAGIC} url={self.target.address(self.lun(lu))} initiator={initiator} {options}\n")
+            file.write(f"url={self.target.address(self.lun(lu))} initiator={initiator} {options}\n")
+        # The same nexus of the same LU is the same device, whichever file stands for it.
+        number = self.devices.setdefault((self.lun(lu), nexus), self.first_lun * 1000 + len(self.devices))
+        os.utime(path, ns=(0, MARKER_SECOND * 10**9 + number))
         return path
 
     @contextlib.contextmanager
@@ -214,7 +238,7 @@ class Side:
 
     def commands(self, opcodes=("5e", "5f")):
         """What reached the logical units: lines of the stand-in's log, without what the helper asks on its own account."""
-        with contextlib.suppress(FileNotFoundError), open(self.log) as file:
+        with contextlib.suppress(FileNotFoundError), open(self.broker.log) as file:
             lines = [dict(word.split("=") for word in line.split()[1:]) | {"what": line.split()[0]} for line in file]
             return [line for line in lines if line["cdb"][:2] in opcodes]
         return []

@@ -4,10 +4,14 @@
 #
 # The stand-in is loaded into both programs, so it has no sanitizers of its own; -rpath makes libtool build it as a module.
 check_LTLIBRARIES += tests/fake/sgio-standin.la
-tests_fake_sgio_standin_la_SOURCES = tests/fake/sgio-standin.c
-tests_fake_sgio_standin_la_CFLAGS = -std=gnu11 -fvisibility=hidden $(WARN_CFLAGS) $(ISCSI_CFLAGS)
+tests_fake_sgio_standin_la_SOURCES = tests/fake/sgio-standin.c tests/fake/sgio-standin.h
+tests_fake_sgio_standin_la_CFLAGS = -std=gnu11 -fvisibility=hidden $(WARN_CFLAGS)
 tests_fake_sgio_standin_la_LDFLAGS = -module -avoid-version -shared -rpath $(abs_builddir)
-tests_fake_sgio_standin_la_LIBADD = $(ISCSI_LIBS)
+tests_fake_sgio_standin_la_LIBADD =
+
+check_PROGRAMS += tests/fake/sgio-broker
+tests_fake_sgio_broker_SOURCES = tests/fake/sgio-broker.c tests/fake/sgio-standin.h
+tests_fake_sgio_broker_LDADD = $(ISCSI_LIBS)
 
 EXTRA_DIST += \
   tests/protocol/__init__.py \

@@ -20,7 +20,7 @@ from harness.tap import check, check_equal
 
 from .cases import EMPTY, KEY, Case
 from .client import LIMIT, Client, Closed, parameters, pr_in, pr_out
-from .helper import Helper, environment
+from .helper import environment
 
 CASES = []
 NOBODY = 65534
@@ -43,7 +43,7 @@ def scratch():
 
 @contextlib.contextmanager
 def running(side, folder, name="h", **named):
-    helper = Helper(side.program, folder, name, **named)
+    helper = side.start(folder, name, **named)
     try:
         yield helper
     finally:
@@ -65,7 +65,7 @@ def served(side, path, **words):
 def run(side, folder, *words, limit=LIMIT):
     """The program with these words, which ends by itself. Its standard output and error are of both programs' own wording."""
     return subprocess.run([side.program, *words], capture_output=True, text=True, timeout=limit, stdin=subprocess.DEVNULL, cwd=folder,
-                          env=environment(), preexec_fn=end_with_parent)
+                          env=environment(side.broker.path), preexec_fn=end_with_parent)
 
 
 def ended(done):
@@ -183,7 +183,7 @@ def daemon(side):
     with scratch() as folder:
         path, pidfile_path = f"{folder}/h.sock", f"{folder}/pid"
         done = subprocess.run([side.program, "-d", "-k", path, "-f", pidfile_path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL, timeout=LIMIT, env=environment())
+                              stderr=subprocess.DEVNULL, timeout=LIMIT, env=environment(side.broker.path))
         # The socket is there already; the pidfile may be written and locked by the child a moment later.
         with Client(path):
             pid = _read_pid(pidfile_path)
@@ -237,7 +237,7 @@ def socket_busy(side):
     with scratch() as folder, running(side, folder) as first:
         before = os.stat(first.path).st_ino
         process = subprocess.Popen([side.program, "-k", first.path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL, env=environment(), preexec_fn=end_with_parent)
+                                   stderr=subprocess.DEVNULL, env=environment(side.broker.path), preexec_fn=end_with_parent)
         try:
             status = _ended_or(process, lambda: os.path.exists(first.path) and os.stat(first.path).st_ino != before)
             outcome = served(side, first.path)
@@ -262,7 +262,7 @@ def socket_file(side):
         with open(f"{folder}/h.sock", "w") as file:
             file.write("precious")
         process = subprocess.Popen([side.program, "-k", f"{folder}/h.sock"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL, env=environment(), preexec_fn=end_with_parent)
+                                   stderr=subprocess.DEVNULL, env=environment(side.broker.path), preexec_fn=end_with_parent)
         try:
             status = _ended_or(process, lambda: not os.path.isfile(f"{folder}/h.sock") and os.path.exists(f"{folder}/h.sock"))
         finally:
@@ -357,7 +357,7 @@ def logged_in(client, fd):
 def drains(side, number):
     """A command that the device is busy with is finished and answered; then the process ends."""
     side.fresh(2)
-    with scratch() as folder, running(side, folder, log=side.log) as helper:
+    with scratch() as folder, running(side, folder) as helper:
         nexus = f"drain{side.n_markers}"
         with side.lu(2, nexus=nexus) as fd, side.lu(2, nexus=nexus, hang=700) as slow, Client(helper.path) as client:
             logged_in(client, fd)
