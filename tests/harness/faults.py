@@ -187,6 +187,8 @@ def run_kills(tap, world, log, types):
         tap.case(f"{name} type {type}: SIGKILL at each of {len(points)} points, load again", _each, points, kill_and_load, world, type)
         tap.case(f"{name} type {type}: SIGKILL at each of {len(points)} points, reclaim", _each, points, kill_and_reclaim, world, type)
         tap.case(f"{name} type {type}: SIGKILL at each point of reclaim, reclaim again", kill_in_reclaim, world, type, log)
+    if 5 not in types:
+        return
     points = [point for point in points_of_load(world, log, 5) if "take-over" not in point]
     tap.case(f"{name}: SIGKILL, then fenced, then load again", _each, points, fenced_after_kill, world)
 
@@ -198,7 +200,8 @@ def run_injections(tap, world, log, types, answers=ANSWERS, lost=LOST):
         before = [point for point in points if point.startswith("before-")]
         after = [point for point in points if point.startswith("after-")]
         for action in answers:
-            tap.case(f"{name} type {type}: {action} at each of {len(before)} commands", _each, [(point, action) for point in before], inject, world, type)
+            tap.case(f"{name} type {type}: {action} at each of {len(before)} commands",
+                     _each, [(point, action) for point in before], inject, world, type)
         for action in lost:
             both = [(point, action) for point in [*before, *after]]
             tap.case(f"{name} type {type}: {action} before and after each of {len(before)} commands", _each, both, inject, world, type)

@@ -106,7 +106,8 @@ class _Session:
         arguments = dict(zip(names, numbers))
         if "spec_i_pt" in flags:
             identifier = b"\x05\0\0\x14" + b"iqn.2026-11.x:other".ljust(20, b"\0")
-            return nexus.pr_out(action, parameters=struct.pack(">QQ4xB3xI", arguments.get("key", 0), arguments["new_key"], 8, len(identifier)) + identifier)
+            head = struct.pack(">QQ4xB3xI", arguments.get("key", 0), arguments["new_key"], 8, len(identifier))
+            return nexus.pr_out(action, parameters=head + identifier)
         return nexus.pr_out(action, aptpl="aptpl" in flags, all_tg_pt="all_tg_pt" in flags, **arguments)
 
     def _do_register(self, nexus, numbers, flags):

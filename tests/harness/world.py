@@ -32,9 +32,9 @@ def allowed(type, registered, holder, write):
     return type in (1, 5, 7) and not write
 
 
-def verdict_exit(verdict):
-    return {"moved": 0, "registered": 0, "unchanged": 0, "none": 0, "type-changed": 41, "released": 41, "preempted": 41, "fenced": 41,
-            "ambiguous": 42, "occupied": 42}[verdict]
+# What a load of one LU ends with. An error has the code of the device's answer.
+VERDICT_EXIT = {"moved": 0, "registered": 0, "unchanged": 0, "none": 0, "type-changed": 41, "released": 41, "preempted": 41,
+                "fenced": 41, "ambiguous": 42, "occupied": 42}
 
 
 class State:
@@ -162,8 +162,8 @@ class World:
         """The verdict is one of verdicts and the exit code belongs to it. Returns the verdict."""
         verdict = self.unit(reply)["verdict"]
         check(verdict in verdicts, f"verdict {verdict}, expected {' or '.join(verdicts)}", reply)
-        if verdict in ("moved", "registered", "unchanged", "none", "type-changed", "released", "preempted", "fenced", "ambiguous", "occupied"):
-            check_equal(reply["result"], verdict_exit(verdict), f"exit code of {verdict}")
+        if verdict in VERDICT_EXIT:
+            check_equal(reply["result"], VERDICT_EXIT[verdict], f"exit code of {verdict}")
         return verdict
 
     def check_state(self, state, probe=True):

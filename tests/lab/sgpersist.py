@@ -83,7 +83,8 @@ def check_move(target):
         check_equal(nexus.pr_out(0, key=0x99).status, 0, "the destination unregisters")
         nexus.close()
     address = transport_id[4:12].hex()
-    mine = ours(target.device("source", 1), f"register-move --key 0xabc --new-key 0xdef --relative-target-port {port:x} --unreg --transport-id sas,{address}")
+    words = f"register-move --key 0xabc --new-key 0xdef --relative-target-port {port:x} --unreg --transport-id sas,{address}"
+    mine = ours(target.device("source", 1), words)
     reference = theirs(target.device("source", 2), f"-o -M -K 0xabc -S 0xdef -Q {port:x} -U -X sas,{address}")
     check_equal(mine[0], reference[0], f"exit code ({mine} | {reference})")
     check_equal(mine[0], 0, f"exit code ({mine})")
