@@ -23,21 +23,25 @@
 
 typedef enum { ARGUMENT_NONE, ARGUMENT_SENSE, ARGUMENT_ERRNO, ARGUMENT_MILLISECONDS } ArgumentKind;
 
+/* Where an action means something. */
+enum { BEFORE_ONLY = 1 << 0, COMMAND_ONLY = 1 << 1, JOURNAL_ONLY = 1 << 2 };
+
 static const struct {
   const char *name;
   ArgumentKind kind;
+  guint where;
 } actions[] = {
-  [HF_FAIL_NOTHING] = { "", ARGUMENT_NONE },
-  [HF_FAIL_STOP] = { "stop", ARGUMENT_NONE },
-  [HF_FAIL_KILL] = { "kill", ARGUMENT_NONE },
-  [HF_FAIL_LINK] = { "link", ARGUMENT_NONE },
-  [HF_FAIL_TIMEOUT] = { "timeout", ARGUMENT_NONE },
-  [HF_FAIL_UNIT_ATTENTION] = { "unit-attention", ARGUMENT_SENSE },
-  [HF_FAIL_BUSY] = { "busy", ARGUMENT_NONE },
-  [HF_FAIL_TASK_SET_FULL] = { "task-set-full", ARGUMENT_NONE },
-  [HF_FAIL_CONFLICT] = { "conflict", ARGUMENT_NONE },
-  [HF_FAIL_ERROR] = { "error", ARGUMENT_ERRNO },
-  [HF_FAIL_DELAY] = { "delay", ARGUMENT_MILLISECONDS },
+  [HF_FAIL_NOTHING] = { "", ARGUMENT_NONE, 0 },
+  [HF_FAIL_STOP] = { "stop", ARGUMENT_NONE, 0 },
+  [HF_FAIL_KILL] = { "kill", ARGUMENT_NONE, 0 },
+  [HF_FAIL_LINK] = { "link", ARGUMENT_NONE, COMMAND_ONLY },
+  [HF_FAIL_TIMEOUT] = { "timeout", ARGUMENT_NONE, COMMAND_ONLY },
+  [HF_FAIL_UNIT_ATTENTION] = { "unit-attention", ARGUMENT_SENSE, COMMAND_ONLY | BEFORE_ONLY },
+  [HF_FAIL_BUSY] = { "busy", ARGUMENT_NONE, COMMAND_ONLY | BEFORE_ONLY },
+  [HF_FAIL_TASK_SET_FULL] = { "task-set-full", ARGUMENT_NONE, COMMAND_ONLY | BEFORE_ONLY },
+  [HF_FAIL_CONFLICT] = { "conflict", ARGUMENT_NONE, COMMAND_ONLY | BEFORE_ONLY },
+  [HF_FAIL_ERROR] = { "error", ARGUMENT_ERRNO, JOURNAL_ONLY },
+  [HF_FAIL_DELAY] = { "delay", ARGUMENT_MILLISECONDS, 0 },
 };
 G_STATIC_ASSERT (G_N_ELEMENTS (actions) == HF_N_FAIL_ACTIONS);
 
@@ -53,6 +57,7 @@ static const struct {
 /* 2A/03, reservations preempted: what a VM that is fenced sees first. */
 #define DEFAULT_SENSE 0x2a03
 #define DELAY_MAX_MS 600000
+#define EVERY_COMMAND "command"
 
 typedef struct {
   char *when; /* "before" or "after" */
@@ -67,7 +72,8 @@ static GMutex lock;
 static GPtrArray *entries; /* of Entry; NULL: none */
 static int log_fd = -1;
 static gboolean initialised;
-static gint armed; /* atomic: entries or a log are there */
+static const char *const *command_steps, *const *journal_steps; /* NULL: not known */
+static gint armed;                                              /* atomic: entries or a log are there */
 
 static void
 entry_free (gpointer data)
@@ -148,6 +154,28 @@ parse_point (Entry *entry, const char *text)
   return g_str_equal (entry->when, "before") || g_str_equal (entry->when, "after");
 }
 
+/* A point that is never reached, and an action that is nothing there, would make a test pass that tests nothing. */
+static gboolean
+check_meaning (const Entry *entry, const char *text, GError **error)
+{
+  guint where = actions[entry->action].where;
+  gboolean is_command, is_journal;
+
+  if ((where & BEFORE_ONLY) && !g_str_equal (entry->when, "before"))
+    return refuse (text, "the action is one of before-STEP only", error);
+  if (!command_steps)
+    return TRUE;
+  is_command = g_str_equal (entry->step, EVERY_COMMAND) || g_strv_contains (command_steps, entry->step);
+  is_journal = g_strv_contains (journal_steps, entry->step);
+  if (!is_command && !is_journal)
+    return refuse (text, "there is no such step", error);
+  if ((where & COMMAND_ONLY) && !is_command)
+    return refuse (text, "the action is one of SCSI commands only", error);
+  if ((where & JOURNAL_ONLY) && !is_journal)
+    return refuse (text, "the action is one of the journal only", error);
+  return TRUE;
+}
+
 /* "before-register#2=link" */
 static gboolean
 parse_entry (Entry *entry, const char *text, GError **error)
@@ -166,7 +194,7 @@ parse_entry (Entry *entry, const char *text, GError **error)
   entry->turn = turn;
   if (!parse_action (entry, sides[1]))
     return refuse (text, "the action is unknown or its argument is wrong", error);
-  return TRUE;
+  return check_meaning (entry, text, error);
 }
 
 static GPtrArray *
@@ -183,6 +211,16 @@ parse_specification (const char *specification, GError **error)
       return NULL;
   }
   return g_steal_pointer (&list);
+}
+
+void
+hf_fail_set_steps (const char *const *commands, const char *const *journal)
+{
+  g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&lock);
+
+  (void)locker;
+  command_steps = commands;
+  journal_steps = journal;
 }
 
 static void
@@ -263,7 +301,7 @@ matches (const Entry *entry, const char *when, const char *step, gboolean comman
 {
   if (!g_str_equal (entry->when, when))
     return FALSE;
-  return g_str_equal (entry->step, step) || (command && g_str_equal (entry->step, "command"));
+  return g_str_equal (entry->step, step) || (command && g_str_equal (entry->step, EVERY_COMMAND));
 }
 
 static HfFailAction

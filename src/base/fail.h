@@ -33,6 +33,10 @@ typedef enum {
 } HfFailAction;
 #define HF_N_FAIL_ACTIONS (HF_FAIL_DELAY + 1)
 
+/* The steps that there are: those that send a SCSI command, and those that write the journal. Both end with NULL, are static, and
+   from now on nothing else is accepted. Without this call every step is. */
+void hf_fail_set_steps (const char *const *commands, const char *const *journal);
+
 /* Replaces the whole specification; NULL or "" clears it; counters start again. FALSE with G_OPTION_ERROR_BAD_VALUE. */
 gboolean hf_fail_set (const char *specification, GError **error);
 

@@ -76,6 +76,9 @@ HfLu *hf_session_open (HfSession *session, const HfOptions *options, const char 
 gboolean hf_session_open_all (HfSession *session, const HfOptions *options, char *const *addresses, gboolean identities,
                               GPtrArray **ret_lus, GPtrArray **ret_errors, GError **error);
 
+/* TRUE once after a device node was opened with an initiator name or an ISID, which have no effect there. */
+gboolean hf_session_take_name_ignored (HfSession *session);
+
 /* Puts an LU that is already open into the session, which takes it over. For tests: LUs that are no device. */
 void hf_session_add (HfSession *session, const HfOptions *options, const char *address, HfLu *lu);
 
@@ -178,7 +181,15 @@ void hf_table_print (HfTable *table, const char *indent, GString *text);
 void hf_table_print_observation (const char *label, const HfPrObservation *observation, HfWhoseFunc whose, void *data,
                                  GString *text);
 
+/* ---- fail-steps.c ---- */
+
+/* Makes HOLDFAST_FAIL refuse a step that no verb has. */
+void hf_set_fail_steps (void);
+
 /* ---- the verbs ---- */
+
+/* The name of sub-verb index of pr, which is its step as well; NULL behind the last. Static. */
+const char *hf_pr_sub_verb_name (guint index);
 
 gboolean hf_verb_access (HfRun *run, char **argv, GError **error);
 gboolean hf_verb_batch (HfRun *run, char **argv, GError **error);

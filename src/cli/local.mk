@@ -3,6 +3,8 @@
 noinst_LTLIBRARIES += libholdfast-cli.la
 libholdfast_cli_la_SOURCES = \
   src/cli/cli.h \
+  src/cli/fail-steps.c \
+  src/cli/interrupt.c src/cli/interrupt.h \
   src/cli/lus.c \
   src/cli/options.c \
   src/cli/output-json.c \

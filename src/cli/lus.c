@@ -19,6 +19,7 @@
 
 struct _HfSession {
   GHashTable *lus; /* char * -> HfLu * */
+  gboolean name_ignored;
 };
 
 HfSession *
@@ -64,6 +65,22 @@ hf_session_add (HfSession *session, const HfOptions *options, const char *addres
   g_hash_table_replace (session->lus, nexus_words (options, address), lu);
 }
 
+/* The kernel logged in for a device node: who asks for a nexus of his choice there gets another one, and has to be told. */
+static void
+note_ignored_name (HfSession *session, const HfOptions *options, const char *address)
+{
+  session->name_ignored |= (options->initiator_name || options->has_isid) && !strstr (address, "://");
+}
+
+gboolean
+hf_session_take_name_ignored (HfSession *session)
+{
+  gboolean ignored = session->name_ignored;
+
+  session->name_ignored = FALSE;
+  return ignored;
+}
+
 /* NULL: not open. */
 static HfLu *
 find_lu (HfSession *session, const HfOptions *options, const char *address)
@@ -88,6 +105,7 @@ hf_session_open (HfSession *session, const HfOptions *options, const char *addre
     hf_usage_error (error, "the name of an LU is empty");
     return NULL;
   }
+  note_ignored_name (session, options, address);
   lu = open_lu (options, address, error);
   if (lu)
     g_hash_table_insert (session->lus, g_steal_pointer (&words), lu);
@@ -158,8 +176,11 @@ hf_session_open_all (HfSession *session, const HfOptions *options, char *const *
 
   if (!check_addresses (addresses, error))
     return FALSE;
-  for (guint i = 0; i < n; i++)
+  for (guint i = 0; i < n; i++) {
     jobs[i] = (OpenJob){ options, addresses[i], identities, find_lu (session, options, addresses[i]), NULL };
+    if (!jobs[i].lu)
+      note_ignored_name (session, options, addresses[i]);
+  }
   if (n > 0)
     run_jobs (jobs, n);
 

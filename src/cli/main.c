@@ -61,6 +61,7 @@ run_program (int argc, char **argv)
 
   setlocale (LC_ALL, "");
   g_set_prgname ("holdfast");
+  hf_set_fail_steps ();
   if (argc < 1 || !hf_fail_init (&error))
     return error ? fail (argv, error) : HF_EXIT_USAGE;
 

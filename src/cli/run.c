@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include "cli/cli.h"
+#include "cli/selftest.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -58,6 +59,8 @@ hf_error_to_exit_code (const GError *error)
     return HF_EXIT_RECORD;
   if (error->domain == HF_SCSI_ERROR)
     return hf_scsi_error_to_exit_code (error);
+  if (error->domain == HF_SELFTEST_ERROR)
+    return HF_EXIT_REFUSED;
   if (error->domain == HF_PR_ERROR)
     return pr_error_to_exit_code (error->code);
   return HF_EXIT_OTHER;
@@ -209,6 +212,8 @@ hf_run_verb_to_strings (HfSession *session, const HfOptions *defaults, gboolean 
   if (!verb || (!verb->run (&run, argv, &error) && error))
     report_failure (&run, verb ? verb->name : NULL, error);
 
+  if (hf_session_take_name_ignored (session))
+    hf_run_warn (&run, "warning: --initiator-name and --isid have no effect on a device node: the kernel logged in");
   json_object_set_int_member (run.object, "result", run.result);
   if (run.silent)
     *ret_out = g_strdup ("");

@@ -307,6 +307,8 @@ run_all (Case *it, HfSelftestReport report, void *data)
 
 /* ---- the LU ---- */
 
+G_DEFINE_QUARK (hf_selftest_error, hf_selftest_error)
+
 static gboolean
 check_same_lu (const HfSelftestLus *lus, GError **error)
 {
@@ -338,8 +340,9 @@ check_unused (HfLu *lu, GError **error)
     return FALSE;
   gboolean unused = seen.n_keys == 0 && !seen.reserved;
   if (!unused)
-    g_set_error (error, HF_PR_ERROR, HF_PR_ERROR_STATE, "%s: the LU has %u registrations: it is in use, not a scratch LU",
-                 hf_lu_get_address (lu), seen.n_keys);
+    g_set_error (error, HF_SELFTEST_ERROR, HF_SELFTEST_ERROR_IN_USE,
+                 "%s: the LU has %u registration%s: it is in use, not a scratch LU", hf_lu_get_address (lu), seen.n_keys,
+                 seen.n_keys == 1 ? "" : "s");
   hf_pr_observation_clear (&seen);
   return unused;
 }

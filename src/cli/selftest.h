@@ -10,6 +10,10 @@
 
 #include <holdfast/holdfast.h>
 
+#define HF_SELFTEST_ERROR (hf_selftest_error_quark ())
+GQuark hf_selftest_error_quark (void);
+typedef enum { HF_SELFTEST_ERROR_IN_USE /* refused: nothing was changed */ } HfSelftestError;
+
 /* The three nexuses of one scratch LU, on which nobody is registered. Block 0 is read once and only ever written back. */
 typedef struct {
   HfLu *source, *destination, *witness;

@@ -10,6 +10,7 @@
 
 #include "base/fail.h"
 #include "cli/cli.h"
+#include "cli/interrupt.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -100,6 +101,8 @@ run_lines (HfRun *run, FILE *file)
     if (*start == '#')
       continue;
     run->result = hf_exit_code_combine (run->result, run_line (run, line, (gsize)length, number));
+    if (hf_interrupted ())
+      break;
   }
   /* A file that ends early is not a batch that ended. */
   if (ferror (file)) {

@@ -9,14 +9,19 @@
 #include "config.h"
 
 #include "cli/cli.h"
+#include "cli/interrupt.h"
 #include "pr/journal.h"
+#include "scsi/iscsi-address.h"
+#include "scsi/transport.h"
 
 #include <string.h>
 
 typedef struct {
   const char *name, *synopsis, *summary;
   HfRole role;
-  gboolean (*run) (HfMove *move);
+  gboolean reads_only;
+  /* ret_taken_back: the process was asked to end, and so what had been done was undone. */
+  gboolean (*run) (HfMove *move, gboolean *ret_taken_back);
 } MoveVerb;
 
 typedef struct {
@@ -34,22 +39,77 @@ move_words_clear (MoveWords *words)
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (MoveWords, move_words_clear)
 
+/* A signal ends a move between its phases only: in a phase K may stand on both hosts. */
 static gboolean
-prepare_and_commit (HfMove *move)
+prepare_and_commit (HfMove *move, gboolean *ret_taken_back)
 {
-  return hf_move_prepare (move) && hf_move_commit (move);
+  gboolean prepared = hf_move_prepare (move);
+
+  *ret_taken_back = hf_interrupted () != 0;
+  if (!*ret_taken_back)
+    return prepared && hf_move_commit (move);
+  if (prepared)
+    hf_move_abort (move);
+  return FALSE;
 }
 
-static const MoveVerb check_verb = { "check", "check -i FILE [LU...]", "Say what load would do. Sends only reads.",
-                                     HF_ROLE_DESTINATION, hf_move_check };
-static const MoveVerb load_verb = { "load", "load -i FILE [LU...]", "Take over here what the record says the VM held.",
-                                    HF_ROLE_DESTINATION, prepare_and_commit };
-static const MoveVerb release_verb = { "release", "release -i FILE [LU...]",
-                                       "Remove this host's registration, after proving that nothing is lost by it.",
-                                       HF_ROLE_SOURCE, hf_move_release };
-static const MoveVerb reclaim_verb = { "reclaim", "reclaim -i FILE [LU...]",
-                                       "Take everything back on the source after a failed migration.", HF_ROLE_SOURCE,
-                                       prepare_and_commit };
+static gboolean
+check (HfMove *move, gboolean *ret_taken_back)
+{
+  return hf_move_check (move);
+}
+
+static gboolean
+release (HfMove *move, gboolean *ret_taken_back)
+{
+  return hf_move_release (move);
+}
+
+static const MoveVerb check_verb = {
+  .name = "check",
+  .synopsis = "check -i FILE [LU...]",
+  .summary = "Say what load would do. Sends only reads.",
+  .role = HF_ROLE_DESTINATION,
+  .reads_only = TRUE,
+  .run = check,
+};
+static const MoveVerb load_verb = {
+  .name = "load",
+  .synopsis = "load -i FILE [LU...]",
+  .summary = "Take over here what the record says the VM held.",
+  .role = HF_ROLE_DESTINATION,
+  .run = prepare_and_commit,
+};
+static const MoveVerb release_verb = {
+  .name = "release",
+  .synopsis = "release -i FILE [LU...]",
+  .summary = "Remove this host's registration, after proving that nothing is lost by it.",
+  .role = HF_ROLE_SOURCE,
+  .run = release,
+};
+static const MoveVerb reclaim_verb = {
+  .name = "reclaim",
+  .synopsis = "reclaim -i FILE [LU...]",
+  .summary = "Take everything back on the source after a failed migration.",
+  .role = HF_ROLE_SOURCE,
+  .run = prepare_and_commit,
+};
+
+/* The words on a dead host. FALSE: they mean nothing here. */
+static gboolean
+check_gone (HfRun *run, const MoveVerb *verb, const MoveWords *words, GError **error)
+{
+  if (verb == &release_verb && (words->source_gone || words->destination_gone))
+    return hf_usage_error (error,
+                           "release removes this host's registration and no other: --%s-gone has no effect; reclaim takes it",
+                           words->source_gone ? "source" : "destination");
+  if (verb->role == HF_ROLE_DESTINATION && words->destination_gone)
+    return hf_usage_error (error, "%s runs on the destination: --destination-gone makes no sense", verb->name);
+  if (verb == &reclaim_verb && words->source_gone)
+    hf_run_warn (run,
+                 "warning: reclaim runs on the source: --source-gone means the host on the other side, as --destination-gone");
+  return TRUE;
+}
 
 static gboolean
 parse_words (HfRun *run, const MoveVerb *verb, char **argv, MoveWords *words, HfMoveOptions *options, GError **error)
@@ -58,10 +118,10 @@ parse_words (HfRun *run, const MoveVerb *verb, char **argv, MoveWords *words, Hf
     { "input", 'i', 0, G_OPTION_ARG_FILENAME, &words->input, "The record; - is standard input", "FILE" },
     { "on-change", 0, 0, G_OPTION_ARG_STRING, &words->on_change,
       "What to do if others changed the reservation: adopt (default) or refuse", "POLICY" },
-    { "source-gone", 0, 0, G_OPTION_ARG_NONE, &words->source_gone, "The source host is dead: remove its registration here",
-      NULL },
-    { "destination-gone", 0, verb->role == HF_ROLE_SOURCE ? 0 : G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_NONE, &words->destination_gone,
-      "The destination host is dead: remove its registration here", NULL },
+    { "source-gone", 0, verb == &release_verb ? G_OPTION_FLAG_HIDDEN : 0, G_OPTION_ARG_NONE, &words->source_gone,
+      "The host on the other side is dead: remove its registration here", NULL },
+    { "destination-gone", 0, verb == &reclaim_verb ? 0 : G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_NONE, &words->destination_gone,
+      "The same, in the words of reclaim", NULL },
     { NULL },
   };
   const HfOptionSpec spec = { verb->synopsis, verb->summary,
@@ -71,8 +131,8 @@ parse_words (HfRun *run, const MoveVerb *verb, char **argv, MoveWords *words, Hf
     return FALSE;
   if (!words->input)
     return hf_usage_error (error, "%s needs -i FILE", verb->name);
-  if (words->destination_gone && verb->role != HF_ROLE_SOURCE)
-    return hf_usage_error (error, "%s runs on the destination: --destination-gone makes no sense", verb->name);
+  if (!check_gone (run, verb, words, error))
+    return FALSE;
   if (words->on_change && strcmp (words->on_change, "refuse") == 0)
     options->on_change = HF_ON_CHANGE_REFUSE;
   else if (words->on_change && strcmp (words->on_change, "adopt") != 0)
@@ -81,43 +141,6 @@ parse_words (HfRun *run, const MoveVerb *verb, char **argv, MoveWords *words, Hf
   options->peer_gone = words->source_gone || words->destination_gone;
   options->timeout_ms = run->options.timeout_ms;
   return TRUE;
-}
-
-/* ---- which LUs ---- */
-
-/* Device nodes for every LU of the record that this machine has. A node that is not there is the move's to report. */
-static char **
-find_addresses (HfRun *run, const HfRecord *record)
-{
-  g_autoptr (GPtrArray) addresses = g_ptr_array_new_with_free_func (g_free);
-
-  for (guint i = 0; i < record->n_units; i++) {
-    g_autoptr (GError) error = NULL;
-    g_auto (GStrv) found = hf_lu_find_devices (&record->units[i].identity, &error);
-    if (!found)
-      hf_run_warn (run, "%s", error->message);
-    for (guint j = 0; found && found[j]; j++)
-      g_ptr_array_add (addresses, g_strdup (found[j]));
-  }
-  g_ptr_array_add (addresses, NULL);
-  return (char **)g_ptr_array_free (g_steal_pointer (&addresses), FALSE);
-}
-
-static gboolean
-add_lus (HfRun *run, HfMove *move, const HfRecord *record, const MoveWords *words, GError **error)
-{
-  g_auto (GStrv) addresses = words->addresses[0] ? g_strdupv (words->addresses) : find_addresses (run, record);
-  g_autoptr (GPtrArray) lus = NULL, errors = NULL;
-
-  if (!hf_session_open_all (run->session, &run->options, addresses, FALSE, &lus, &errors, error))
-    return FALSE;
-  for (guint i = 0; i < lus->len; i++) {
-    if (errors->pdata[i]) {
-      g_propagate_error (error, g_error_copy (errors->pdata[i]));
-      return FALSE;
-    }
-  }
-  return hf_move_add_lus (move, (HfLu *const *)lus->pdata, lus->len, error);
 }
 
 /* ---- what came out ---- */
@@ -152,32 +175,70 @@ typedef enum { CLASS_DONE, CLASS_CHANGED, CLASS_UNCLEAR, CLASS_DEVICE, CLASS_REF
 static const struct {
   HfVerdict verdict;
   VerdictClass class;
-  const char *text;
+  const char *done;
+  const char *would; /* what was not done; NULL: nothing was to be done */
 } verdicts[] = {
-  { HF_VERDICT_NONE, CLASS_DONE, "the VM had no key here" },
-  { HF_VERDICT_ERROR, CLASS_DEVICE, "the LU could not be read or changed" },
-  { HF_VERDICT_AMBIGUOUS, CLASS_UNCLEAR, "the key, or the reservation, may belong to another nexus" },
-  { HF_VERDICT_OCCUPIED, CLASS_UNCLEAR, "this nexus is registered with another key" },
-  { HF_VERDICT_FENCED, CLASS_CHANGED, "the VM was fenced: its key is gone, and stays gone" },
-  { HF_VERDICT_UNCHANGED, CLASS_DONE, "already as it should be" },
-  { HF_VERDICT_TYPE_CHANGED, CLASS_CHANGED, "moved, with the type that the LU showed" },
-  { HF_VERDICT_MOVED, CLASS_DONE, "registered and holding" },
-  { HF_VERDICT_PREEMPTED, CLASS_CHANGED, "registered; another key holds the reservation" },
-  { HF_VERDICT_RELEASED, CLASS_CHANGED, "registered; nobody holds a reservation" },
-  { HF_VERDICT_REGISTERED, CLASS_DONE, "registered, without a reservation" },
-  { HF_VERDICT_UNREGISTERED, CLASS_DONE, "this host's registration was removed" },
-  { HF_VERDICT_REFUSED, CLASS_REFUSED, "nothing was changed" },
+  { HF_VERDICT_NONE, CLASS_DONE, "the VM had no key here", NULL },
+  { HF_VERDICT_ERROR, CLASS_DEVICE, "the LU could not be read or changed", NULL },
+  { HF_VERDICT_AMBIGUOUS, CLASS_UNCLEAR, "the key, or the reservation, may belong to another nexus", NULL },
+  { HF_VERDICT_OCCUPIED, CLASS_UNCLEAR, "this nexus is registered with another key", NULL },
+  { HF_VERDICT_FENCED, CLASS_CHANGED, "the VM was fenced: its key is gone, and stays gone", NULL },
+  { HF_VERDICT_UNCHANGED, CLASS_DONE, "already as it should be", NULL },
+  { HF_VERDICT_TYPE_CHANGED, CLASS_CHANGED, "moved, with the type that the LU showed",
+    "would be moved, with the type that the LU shows" },
+  { HF_VERDICT_MOVED, CLASS_DONE, "registered and holding", "would be registered and holding" },
+  { HF_VERDICT_PREEMPTED, CLASS_CHANGED, "registered; another key holds the reservation",
+    "would be registered; another key holds the reservation" },
+  { HF_VERDICT_RELEASED, CLASS_CHANGED, "registered; nobody holds a reservation",
+    "would be registered; nobody holds a reservation" },
+  { HF_VERDICT_REGISTERED, CLASS_DONE, "registered, without a reservation", "would be registered, without a reservation" },
+  { HF_VERDICT_UNREGISTERED, CLASS_DONE, "this host's registration was removed", "this host's registration would be removed" },
+  { HF_VERDICT_REFUSED, CLASS_REFUSED, "nothing was changed", NULL },
 };
 G_STATIC_ASSERT (G_N_ELEMENTS (verdicts) == HF_N_VERDICTS);
 
+/* How one run of a verb ended. */
+typedef struct {
+  const MoveVerb *verb;
+  HfOnChange on_change;
+  gboolean went_through;
+} Outcome;
+
+static gboolean
+is_done (const Outcome *outcome, const HfMoveUnit *unit)
+{
+  return unit->accepted && !outcome->verb->reads_only;
+}
+
+/* The policy, and nothing else, kept the unit from what the LU would have let it do. */
+static gboolean
+is_refused_by_policy (const Outcome *outcome, const HfMoveUnit *unit)
+{
+  return outcome->on_change == HF_ON_CHANGE_REFUSE && verdicts[unit->verdict].class == CLASS_CHANGED && !unit->accepted;
+}
+
+/* Free with g_free. */
+static char *
+describe_verdict (const Outcome *outcome, const HfMoveUnit *unit)
+{
+  const char *would = verdicts[unit->verdict].would;
+
+  if (is_done (outcome, unit) || (!would && !is_refused_by_policy (outcome, unit)))
+    return g_strdup (verdicts[unit->verdict].done);
+  return g_strdup_printf ("%s%s", outcome->verb->reads_only ? "" : "not done: ", would ?: verdicts[unit->verdict].done);
+}
+
 static int
-unit_exit_code (const HfMoveUnit *unit, HfOnChange on_change)
+unit_exit_code (const Outcome *outcome, const HfMoveUnit *unit)
 {
   switch (verdicts[unit->verdict].class) {
   case CLASS_DONE:
     return HF_EXIT_OK;
   case CLASS_CHANGED:
-    return on_change == HF_ON_CHANGE_REFUSE ? HF_EXIT_REFUSED : HF_EXIT_CHANGED;
+    if (outcome->on_change == HF_ON_CHANGE_REFUSE)
+      return HF_EXIT_REFUSED;
+    /* "Done, but": not if it was not done, or would not be, because of another LU. */
+    return unit->accepted && (outcome->went_through || !outcome->verb->reads_only) ? HF_EXIT_CHANGED : HF_EXIT_OK;
   case CLASS_UNCLEAR:
     return HF_EXIT_UNCLEAR;
   case CLASS_REFUSED:
@@ -197,8 +258,9 @@ set_state (JsonObject *object, const char *name, gboolean has, const HfPrObserva
     json_object_set_null_member (object, name);
 }
 
+/* refusal: NULL, or why the policy refused the unit. */
 static JsonObject *
-json_unit (const HfMoveUnit *unit, WhoseData *data)
+json_unit (const HfMoveUnit *unit, gboolean done, const char *refusal, WhoseData *data)
 {
   JsonObject *object = json_object_new ();
   const HfUnitError *failure = &unit->error;
@@ -206,12 +268,16 @@ json_unit (const HfMoveUnit *unit, WhoseData *data)
   hf_json_set_string (object, "lu", unit->name);
   hf_json_set_string (object, "device", unit->device);
   hf_json_set_string (object, "verdict", hf_verdict_to_string (unit->verdict));
+  json_object_set_boolean_member (object, "done", done);
   json_object_set_boolean_member (object, "certain", unit->certain);
   if (!unit->certain)
     hf_json_set_string (object, "or", hf_verdict_to_string (unit->alternative));
   hf_json_set_hex (object, "key", unit->saved->key);
   json_object_set_int_member (object, "type", unit->type);
-  json_object_set_int_member (object, "generation", unit->has_after ? unit->after.generation : unit->before.generation);
+  if (unit->has_before || unit->has_after)
+    json_object_set_int_member (object, "generation", unit->has_after ? unit->after.generation : unit->before.generation);
+  else
+    json_object_set_null_member (object, "generation");
   json_object_set_int_member (object, "commands", unit->commands);
   json_object_set_int_member (object, "milliseconds", unit->milliseconds);
   set_state (object, "before", unit->has_before, &unit->before, data);
@@ -222,13 +288,15 @@ json_unit (const HfMoveUnit *unit, WhoseData *data)
   if (failure->step)
     json_object_set_object_member (object, "error",
                                    hf_json_error (failure->step, failure->answered ? &failure->result : NULL, failure->text));
+  else if (refusal)
+    json_object_set_object_member (object, "error", hf_json_error ("observe", NULL, refusal));
   else
     json_object_set_null_member (object, "error");
   return object;
 }
 
 static void
-print_unit (HfRun *run, const HfMoveUnit *unit, WhoseData *data)
+print_unit (HfRun *run, const HfMoveUnit *unit, const char *said, WhoseData *data)
 {
   g_string_append_printf (run->text, "%s (%s)\n", unit->name, unit->device ? unit->device : "no device");
   if (unit->has_before)
@@ -240,40 +308,138 @@ print_unit (HfRun *run, const HfMoveUnit *unit, WhoseData *data)
   g_string_append_printf (run->text, "  verdict: %s", hf_verdict_to_string (unit->verdict));
   if (!unit->certain)
     g_string_append_printf (run->text, " or %s", hf_verdict_to_string (unit->alternative));
-  g_string_append_printf (run->text, " (%s), key 0x%" G_GINT64_MODIFIER "x, type %u; %u commands, %u ms\n",
-                          verdicts[unit->verdict].text, unit->saved->key, unit->type, unit->commands, unit->milliseconds);
+  g_string_append_printf (run->text, " (%s), key 0x%" G_GINT64_MODIFIER "x, type %u; %u commands, %u ms\n", said,
+                          unit->saved->key, unit->type, unit->commands, unit->milliseconds);
 }
 
 static void
-warn_of_unit (HfRun *run, const HfMoveUnit *unit)
+warn_of_unit (HfRun *run, const HfMoveUnit *unit, const char *said, const char *refusal)
 {
   const HfUnitError *failure = &unit->error;
 
-  if (verdicts[unit->verdict].class == CLASS_CHANGED)
-    hf_run_warn (run, "warning: %s: %s: %s", unit->name, hf_verdict_to_string (unit->verdict), verdicts[unit->verdict].text);
+  if (refusal)
+    hf_run_warn (run, "%s: %s", unit->name, refusal);
+  else if (verdicts[unit->verdict].class == CLASS_CHANGED)
+    hf_run_warn (run, "warning: %s: %s: %s", unit->name, hf_verdict_to_string (unit->verdict), said);
   if (unit->note)
     hf_run_warn (run, "warning: %s: %s", unit->name, unit->note);
   if (failure->step)
     hf_run_fail (run, unit->name, failure->step, failure->answered ? &failure->result : NULL, failure->text);
 }
 
+static JsonObject *
+report_unit (HfRun *run, const Outcome *outcome, const HfMoveUnit *unit, WhoseData *data)
+{
+  g_autofree char *said = describe_verdict (outcome, unit);
+  g_autofree char *refusal =
+      is_refused_by_policy (outcome, unit) ? g_strdup_printf ("refused: %s", hf_verdict_to_string (unit->verdict)) : NULL;
+
+  print_unit (run, unit, said, data);
+  warn_of_unit (run, unit, said, refusal);
+  return json_unit (unit, is_done (outcome, unit), refusal, data);
+}
+
 static void
-report_move (HfRun *run, HfMove *move, const HfMoveOptions *options, gboolean went_through)
+report_move (HfRun *run, HfMove *move, const Outcome *outcome)
 {
   JsonArray *units = json_array_new ();
+  gboolean explained = outcome->went_through;
 
   for (guint i = 0; i < hf_move_get_n_units (move); i++) {
     const HfMoveUnit *unit = hf_move_get_unit (move, i);
-    WhoseData data = { move, i, options->role };
-    json_array_add_object_element (units, json_unit (unit, &data));
-    print_unit (run, unit, &data);
-    warn_of_unit (run, unit);
-    run->result = hf_exit_code_combine (run->result, unit_exit_code (unit, options->on_change));
+    WhoseData data = { move, i, outcome->verb->role };
+    int code = unit_exit_code (outcome, unit);
+    explained |= code != HF_EXIT_OK && code != HF_EXIT_CHANGED;
+    run->result = hf_exit_code_combine (run->result, code);
+    json_array_add_object_element (units, report_unit (run, outcome, unit, &data));
   }
   json_object_set_array_member (run->object, "units", units);
   /* The library said no, and no unit says why: never answer success. */
-  if (!went_through && (run->result == HF_EXIT_OK || run->result == HF_EXIT_CHANGED))
+  if (!explained)
     run->result = HF_EXIT_OTHER;
+}
+
+/* The process was asked to end. */
+static void
+report_signal (HfRun *run, gboolean taken_back)
+{
+  g_autofree char *text =
+      g_strdup_printf ("signal %d: %s", hf_interrupted (),
+                       taken_back ? "what was registered is taken back as far as the LUs answered; run the verb again"
+                                  : "what was begun is finished");
+
+  hf_run_warn (run, "%s", text);
+  if (!taken_back)
+    return;
+  run->result = 128 + hf_interrupted ();
+  json_object_set_object_member (run->object, "error", hf_json_error (NULL, NULL, text));
+}
+
+/* ---- which LUs ---- */
+
+/* Device nodes for every LU of the record that this machine has. A node that is not there is the move's to report. */
+static char **
+find_addresses (HfRun *run, const HfRecord *record)
+{
+  g_autoptr (GPtrArray) addresses = g_ptr_array_new_with_free_func (g_free);
+
+  for (guint i = 0; i < record->n_units; i++) {
+    g_autoptr (GError) error = NULL;
+    g_auto (GStrv) found = hf_lu_find_devices (&record->units[i].identity, &error);
+    if (!found)
+      hf_run_warn (run, "%s", error->message);
+    for (guint j = 0; found && found[j]; j++)
+      g_ptr_array_add (addresses, g_strdup (found[j]));
+  }
+  g_ptr_array_add (addresses, NULL);
+  return (char **)g_ptr_array_free (g_steal_pointer (&addresses), FALSE);
+}
+
+/* An LU cannot be used, so nothing is done on any. Text and JSON say of each LU of the record that it was not touched. */
+static void
+report_not_started (HfRun *run, const HfRecord *record, const char *address, const char *step, const GError *error)
+{
+  g_autofree char *shown = hf_iscsi_address_without_password (address);
+  g_autofree char *note = g_strdup_printf ("not done, because %s could not be used", shown);
+  const HfScsiResult *result = hf_scsi_error_get_result (error);
+  JsonArray *units = json_array_new ();
+
+  for (guint i = 0; i < record->n_units; i++) {
+    g_autofree char *name = hf_lu_identity_to_string (&record->units[i].identity);
+    HfMoveUnit unit = { .saved = &record->units[i],
+                        .name = name,
+                        .verdict = HF_VERDICT_ERROR,
+                        .certain = TRUE,
+                        .note = note,
+                        .type = record->units[i].type };
+    json_array_add_object_element (units, json_unit (&unit, FALSE, NULL, NULL));
+  }
+  json_object_set_array_member (run->object, "units", units);
+  json_object_set_object_member (run->object, "error", hf_json_error (step, result, error->message));
+  hf_run_fail (run, shown, step, result, error->message);
+  run->result = hf_exit_code_combine (run->result, hf_error_to_exit_code (error));
+}
+
+/* FALSE with error NULL: it was reported. */
+static gboolean
+add_lus (HfRun *run, HfMove *move, const HfRecord *record, const MoveWords *words, GError **error)
+{
+  g_auto (GStrv) addresses = words->addresses[0] ? g_strdupv (words->addresses) : find_addresses (run, record);
+  g_autoptr (GPtrArray) lus = NULL, errors = NULL;
+
+  if (!hf_session_open_all (run->session, &run->options, addresses, TRUE, &lus, &errors, error))
+    return FALSE;
+  for (guint i = 0; i < lus->len; i++)
+    if (!errors->pdata[i] && !hf_record_find (record, hf_lu_get_identity (lus->pdata[i], NULL), (GError **)&errors->pdata[i])) {
+      g_prefix_error ((GError **)&errors->pdata[i], "%s: ", hf_lu_get_address (lus->pdata[i]));
+    }
+  for (guint i = 0; i < lus->len; i++)
+    if (errors->pdata[i])
+      report_not_started (run, record, addresses[i], lus->pdata[i] ? "identify" : "open", errors->pdata[i]);
+  for (guint i = 0; i < lus->len; i++)
+    if (errors->pdata[i])
+      return FALSE;
+  return hf_move_add_lus (move, (HfLu *const *)lus->pdata, lus->len, error);
 }
 
 static gboolean
@@ -284,7 +450,8 @@ run_move_verb (HfRun *run, const MoveVerb *verb, char **argv, GError **error)
   g_autofree char *state_dir = NULL;
   g_autoptr (HfRecord) record = NULL;
   g_autoptr (HfMove) move = NULL;
-  gboolean went_through;
+  Outcome outcome = { .verb = verb };
+  gboolean taken_back = FALSE;
 
   if (!parse_words (run, verb, argv, &words, &options, error))
     return FALSE;
@@ -296,8 +463,14 @@ run_move_verb (HfRun *run, const MoveVerb *verb, char **argv, GError **error)
   move = hf_move_new (record, &options, error);
   if (!move || !add_lus (run, move, record, &words, error))
     return FALSE;
-  went_through = verb->run (move);
-  report_move (run, move, &options, went_through);
+  outcome.on_change = options.on_change;
+  if (!verb->reads_only)
+    hf_interrupt_begin ();
+  outcome.went_through = verb->run (move, &taken_back);
+  report_move (run, move, &outcome);
+  if (!verb->reads_only && hf_interrupted ())
+    report_signal (run, taken_back);
+  hf_interrupt_end ();
   return TRUE;
 }
 

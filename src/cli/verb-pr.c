@@ -52,6 +52,12 @@ static const SubVerb sub_verbs[] = {
   { "register-move", HF_PR_OUT_REGISTER_AND_MOVE, NEEDS_KEY | NEEDS_NEW_KEY | IS_MOVE },
 };
 
+const char *
+hf_pr_sub_verb_name (guint index)
+{
+  return index < G_N_ELEMENTS (sub_verbs) ? sub_verbs[index].name : NULL;
+}
+
 /* The words as GOption found them. */
 typedef struct {
   char *key, *new_key, *type, *relative_target_port;

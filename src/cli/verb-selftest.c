@@ -39,12 +39,17 @@ count (const char *name, const char *fault, void *data)
 static void
 list_points (HfRun *run)
 {
-  JsonArray *points = json_array_new ();
+  JsonArray *steps = json_array_new (), *points = json_array_new ();
   for (guint i = 0; hf_move_steps ()[i] != NULL; i++) {
-    g_string_append_printf (run->text, "before-%s\nafter-%s\n", hf_move_steps ()[i], hf_move_steps ()[i]);
-    json_array_add_string_element (points, hf_move_steps ()[i]);
+    g_autofree char *before = g_strconcat ("before-", hf_move_steps ()[i], NULL);
+    g_autofree char *after = g_strconcat ("after-", hf_move_steps ()[i], NULL);
+    g_string_append_printf (run->text, "%s\n%s\n", before, after);
+    json_array_add_string_element (steps, hf_move_steps ()[i]);
+    json_array_add_string_element (points, before);
+    json_array_add_string_element (points, after);
   }
-  json_object_set_array_member (run->object, "steps", points);
+  json_object_set_array_member (run->object, "steps", steps);
+  json_object_set_array_member (run->object, "points", points);
 }
 
 static gboolean
@@ -69,20 +74,34 @@ open_lus (HfRun *run, char *const *addresses, HfSelftestLus *lus, GError **error
   return TRUE;
 }
 
+/* TAP's way to say that nothing was tested. */
+static void
+bail_out (HfRun *run, gboolean tap, const GError *error)
+{
+  g_autofree char *text = hf_printable (error->message);
+
+  if (tap)
+    g_string_append_printf (run->text, "Bail out! %s\n", text);
+}
+
 static gboolean
 run_matrix (HfRun *run, char *const *addresses, gboolean tap, GError **error)
 {
   HfSelftestLus lus;
   Tally tally = { .run = run, .tap = tap };
-  if (!open_lus (run, addresses, &lus, error))
+  if (!open_lus (run, addresses, &lus, error)) {
+    bail_out (run, tap, *error);
     return FALSE;
+  }
   tally.failures = json_array_new ();
   gboolean done = hf_selftest_run (&lus, count, &tally, error);
   json_object_set_int_member (run->object, "cases", tally.n_cases);
   json_object_set_int_member (run->object, "failed", tally.n_failed);
   json_object_set_array_member (run->object, "failures", tally.failures);
-  if (!done)
+  if (!done) {
+    bail_out (run, tap, *error);
     return FALSE;
+  }
   if (tap)
     g_string_append_printf (run->text, "1..%u\n", tally.n_cases);
   else

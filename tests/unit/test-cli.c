@@ -11,6 +11,7 @@
 #include "scsi/iscsi-address.h"
 
 #include <glib/gstdio.h>
+#include <signal.h>
 #include <string.h>
 
 #define KEY 0xabc
@@ -310,6 +311,9 @@ static const struct {
   { "load src", "load needs -i FILE" },
   { "check --on-change maybe -i FOLDER/x src", "adopt or refuse" },
   { "load --destination-gone -i FOLDER/x src", "--destination-gone" },
+  { "check --destination-gone -i FOLDER/x src", "--destination-gone" },
+  { "release --source-gone -i FOLDER/x src", "--source-gone has no effect" },
+  { "release --destination-gone -i FOLDER/x src", "--destination-gone has no effect" },
   { "inspect", "inspect needs one file" },
   { "access", "access needs one LU" },
   { "access --write --write-zeros src", "exclude each other" },
@@ -480,7 +484,7 @@ test_status_without_full_status (Fixture *f, gconstpointer data)
 static void
 test_status_one_fails (Fixture *f, gconstpointer data)
 {
-  g_autoptr (JsonNode) node = run_json (f, "status /nonexistent/lu src", 15);
+  g_autoptr (JsonNode) node = run_json (f, "status /nonexistent/lu src", 52);
 
   g_assert_true (json_object_get_null_member (get_unit (node, 0), "state"));
   g_assert_cmpstr (json_object_get_string_member (json_object_get_object_member (get_unit (node, 0), "error"), "step"), ==,
@@ -687,6 +691,126 @@ test_other_lu (Fixture *f, gconstpointer data)
   g_assert_true (hf_model_is_holder (&f->model, SRC));
 }
 
+/* Two LUs, one of which the policy refuses: neither text nor JSON calls anything done. */
+static void
+test_refused_by_policy (Fixture *f, gconstpointer data)
+{
+  g_autoptr (JsonNode) node = NULL;
+  JsonObject *first, *second;
+
+  vm_holds (f, 5);
+  hf_model_set_key (&f->alien, 0, KEY);
+  hf_model_set_reservation (&f->alien, 0, 5);
+  g_assert_cmpint (run (f, "save --key abc -o FOLDER/record src alien"), ==, 0);
+  hf_model_set_reservation (&f->model, SRC, 6);
+  node = run_json (f, "load --on-change refuse --state-dir FOLDER/state -i FOLDER/record dst alien", 40);
+  first = get_unit (node, 0);
+  second = get_unit (node, 1);
+  g_assert_cmpstr (json_object_get_string_member (first, "verdict"), ==, "type-changed");
+  g_assert_false (json_object_get_boolean_member (first, "done"));
+  g_assert_cmpstr (json_object_get_string_member (json_object_get_object_member (first, "error"), "text"), ==,
+                   "refused: type-changed");
+  g_assert_false (json_object_get_boolean_member (second, "done"));
+  g_assert_nonnull (strstr (f->err, "refused: type-changed"));
+  g_assert_null (strstr (f->err, "moved"));
+  g_assert_cmpint (run (f, "load --on-change refuse --state-dir FOLDER/state -i FOLDER/record dst alien"), ==, 40);
+  g_assert_nonnull (strstr (f->out, "type-changed (not done: would be moved"));
+  g_assert_null (strstr (f->out, "(moved"));
+}
+
+/* "would be" of a verb that only reads; done where it was done. */
+static void
+test_done (Fixture *f, gconstpointer data)
+{
+  g_autoptr (JsonNode) checked = NULL, loaded = NULL;
+
+  vm_holds (f, 5);
+  save (f);
+  checked = run_json (f, "check --state-dir FOLDER/state -i FOLDER/record dst", 0);
+  g_assert_false (json_object_get_boolean_member (get_unit (checked, 0), "done"));
+  g_assert_cmpint (run (f, "check --state-dir FOLDER/state -i FOLDER/record dst"), ==, 0);
+  g_assert_nonnull (strstr (f->out, "moved (would be registered and holding)"));
+  loaded = run_json (f, "load --state-dir FOLDER/state -i FOLDER/record dst", 0);
+  g_assert_true (json_object_get_boolean_member (get_unit (loaded, 0), "done"));
+}
+
+/* An LU that cannot be opened: which, at which step, and that no unit was touched. */
+static void
+test_not_started (Fixture *f, gconstpointer data)
+{
+  g_autoptr (JsonNode) node = NULL;
+  JsonObject *error, *unit;
+
+  vm_holds (f, 5);
+  save (f);
+  node = run_json (f, "load --state-dir FOLDER/state -i FOLDER/record dst /nonexistent/lu", 52);
+  error = json_object_get_object_member (json_node_get_object (node), "error");
+  unit = get_unit (node, 0);
+  g_assert_cmpstr (json_object_get_string_member (error, "step"), ==, "open");
+  g_assert_cmpstr (json_object_get_string_member (unit, "verdict"), ==, "error");
+  g_assert_false (json_object_get_boolean_member (unit, "done"));
+  g_assert_nonnull (strstr (json_object_get_string_member (unit, "note"), "/nonexistent/lu"));
+  g_assert_cmpuint (f->model.nexuses[DST].key, ==, 0);
+}
+
+/* Nothing was done, so 41 does not count: the device's code does. */
+static void
+test_not_done_is_not_41 (Fixture *f, gconstpointer data)
+{
+  vm_holds (f, 5);
+  hf_model_set_key (&f->alien, 0, KEY);
+  g_assert_cmpint (run (f, "save --key abc -o FOLDER/record src alien"), ==, 0);
+  hf_model_set_reservation (&f->model, SRC, 6);
+  check_verdict (f, "check --state-dir FOLDER/state -i FOLDER/record dst", 15, "type-changed");
+  check_verdict (f, "load --state-dir FOLDER/state -i FOLDER/record dst", 15, "type-changed");
+}
+
+static void
+ask_to_end (HfModel *model, guint nexus, guint index, const guint8 *cdb, gpointer user_data)
+{
+  /* PERSISTENT RESERVE OUT */
+  int *action = user_data;
+
+  if (cdb[0] != 0x5f || (cdb[1] & 0x1f) != *action)
+    return;
+  *action = -1; /* once: a second signal kills */
+  raise (SIGTERM);
+}
+
+/* SIGTERM in the middle of prepare: the phase ends, what was registered is taken back, and a rerun goes through. */
+static void
+test_signal (Fixture *f, gconstpointer data)
+{
+  g_autoptr (JsonNode) node = NULL;
+  int action = HF_PR_OUT_REGISTER;
+
+  vm_holds (f, 5);
+  save (f);
+  f->wire.before = ask_to_end;
+  f->wire.user_data = &action;
+  node = run_json (f, "load --state-dir FOLDER/state -i FOLDER/record dst", 128 + SIGTERM);
+  g_assert_false (json_object_get_boolean_member (get_unit (node, 0), "done"));
+  g_assert_cmpuint (f->model.nexuses[DST].key, ==, 0);
+  g_assert_cmpuint (f->model.nexuses[SRC].key, ==, KEY);
+  g_assert_nonnull (strstr (f->err, "signal 15"));
+  f->wire.before = NULL;
+  check_verdict (f, "load --state-dir FOLDER/state -i FOLDER/record dst", 0, "moved");
+}
+
+/* SIGTERM while the reservation is taken over: too late to go back, so it is finished. */
+static void
+test_late_signal (Fixture *f, gconstpointer data)
+{
+  int action = HF_PR_OUT_PREEMPT;
+
+  vm_holds (f, 5);
+  save (f);
+  f->wire.before = ask_to_end;
+  f->wire.user_data = &action;
+  check_verdict (f, "load --state-dir FOLDER/state -i FOLDER/record dst", 0, "moved");
+  g_assert_nonnull (strstr (f->err, "what was begun is finished"));
+}
+
 /* Help is text for a person and line for line of a batch. */
 static void
 test_help (Fixture *f, gconstpointer data)
@@ -737,5 +861,11 @@ main (int argc, char **argv)
   ADD ("move/fenced", HF_MODEL_SPC, test_fenced);
   ADD ("move/occupied", HF_MODEL_SPC, test_occupied);
   ADD ("move/other-lu", HF_MODEL_SPC, test_other_lu);
+  ADD ("move/refused-by-policy", HF_MODEL_SPC, test_refused_by_policy);
+  ADD ("move/done", HF_MODEL_SPC, test_done);
+  ADD ("move/not-started", HF_MODEL_SPC, test_not_started);
+  ADD ("move/not-done-is-not-41", HF_MODEL_SPC, test_not_done_is_not_41);
+  ADD ("move/signal", HF_MODEL_SPC, test_signal);
+  ADD ("move/late-signal", HF_MODEL_SPC, test_late_signal);
   return g_test_run ();
 }

@@ -46,6 +46,8 @@ test_refused (void)
     "before-register=unit-attention:2A",
     "before-register=unit-attention:2A0G",
     "before-register=error:EWHAT",
+    "after-register=busy",
+    "after-register=unit-attention",
     "before-register=link,",
     ",before-register=link",
     "before-register=link before-reserve=link",
@@ -93,15 +95,42 @@ test_every_action (void)
   };
 
   for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
-    g_autofree char *specification = g_strconcat ("after-take-over=", cases[i].text, NULL);
+    g_autofree char *specification = g_strconcat ("before-take-over=", cases[i].text, NULL);
     guint argument = 77;
 
     set (specification);
-    g_assert_cmpint (hf_fail_point ("after", "take-over", TRUE, &argument), ==, cases[i].action);
+    g_assert_cmpint (hf_fail_point ("before", "take-over", TRUE, &argument), ==, cases[i].action);
     g_assert_cmpuint (argument, ==, cases[i].argument);
-    g_assert_cmpint (hf_fail_point ("before", "take-over", TRUE, NULL), ==, HF_FAIL_NOTHING);
-    g_assert_cmpint (hf_fail_point ("after", "take", TRUE, NULL), ==, HF_FAIL_NOTHING);
+    g_assert_cmpint (hf_fail_point ("after", "take-over", TRUE, NULL), ==, HF_FAIL_NOTHING);
+    g_assert_cmpint (hf_fail_point ("before", "take", TRUE, NULL), ==, HF_FAIL_NOTHING);
   }
+}
+
+/* A program that says which steps it has: others, and what means nothing at a step, are refused. */
+static void
+test_steps (void)
+{
+  static const char *const commands[] = { "register", "observe", NULL };
+  static const char *const journal[] = { "journal-write", NULL };
+  static const struct {
+    const char *specification;
+    gboolean ok;
+  } cases[] = {
+    { "before-register=kill", TRUE },        { "after-command=link", TRUE },         { "before-journal-write=error", TRUE },
+    { "after-journal-write=delay:1", TRUE }, { "before-observe#3=conflict", TRUE },  { "before-registr=kill", FALSE },
+    { "before-take-over=kill", FALSE },      { "before-register=error", FALSE },     { "before-command=error", FALSE },
+    { "before-journal-write=link", FALSE },  { "before-journal-write=busy", FALSE }, { "before-journal-write=timeout", FALSE },
+  };
+
+  hf_fail_set_steps (commands, journal);
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autoptr (GError) error = NULL;
+
+    g_test_message ("%s", cases[i].specification);
+    g_assert_cmpint (hf_fail_set (cases[i].specification, &error), ==, cases[i].ok);
+    g_assert_true (cases[i].ok == (error == NULL));
+  }
+  hf_fail_set_steps (NULL, NULL);
 }
 
 /* #N counts the times its own point was reached, and setting again starts anew. */
@@ -214,6 +243,7 @@ main (int argc, char **argv)
   g_test_add_func ("/fail/refused", test_refused);
   g_test_add_func ("/fail/refused-changes-nothing", test_refused_changes_nothing);
   g_test_add_func ("/fail/every-action", test_every_action);
+  g_test_add_func ("/fail/steps", test_steps);
   g_test_add_func ("/fail/turns", test_turns);
   g_test_add_func ("/fail/every-command", test_every_command);
   g_test_add_func ("/fail/delay", test_delay);
