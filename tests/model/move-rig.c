@@ -278,11 +278,12 @@ is_preempt (const guint8 *cdb)
   return cdb[0] == 0x5f && (cdb[1] == PREEMPT || cdb[1] == PREEMPT_AND_ABORT);
 }
 
-/* Another one acted between our look and our PREEMPT: what it removes then could not be known. */
+/* Another one acted between our look and our command: what a PREEMPT, or release's unregister, removes then could not be known.
+ */
 static gboolean
 is_race (const Rig *rig, const guint8 *cdb)
 {
-  return is_preempt (cdb) && rig->acted_since_read;
+  return rig->acted_since_read && (is_preempt (cdb) || (cdb[0] == 0x5f && rig->c.verb == RIG_RELEASE_VERB));
 }
 
 /* Make before break, and no instant without the reservation. */
