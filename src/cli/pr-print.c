@@ -4,6 +4,8 @@
 
 #include "cli/pr-print.h"
 
+#include <scsi/sg_lib.h>
+
 static void
 print_count (guint n, GString *text)
 {
@@ -104,11 +106,19 @@ hf_pr_print_capabilities (const HfPrCapabilities *capabilities, GString *text, J
   json_object_set_object_member (object, "capabilities", member);
 }
 
+/* The lines of libsgutils2, whatever bytes a target put into its names. */
+static void
+append_printable (GString *text, const char *lines)
+{
+  for (; *lines != '\0'; lines++)
+    g_string_append_c (text, g_ascii_isprint (*lines) || *lines == '\n' ? *lines : '?');
+}
+
 static void
 print_registrant (const HfPrRegistrant *registrant, GString *text, JsonArray *array)
 {
-  HfNexus port = { .transport_id = registrant->nexus.transport_id };
-  g_autofree char *initiator = hf_nexus_to_string (&port);
+  const HfTransportId *id = &registrant->nexus.transport_id;
+  char initiator[HF_TRANSPORT_ID_MAX * 4] = "      Transport Id of initiator: unknown\n";
   JsonObject *object = json_object_new ();
 
   g_string_append_printf (text, "    Key=0x%" G_GINT64_MODIFIER "x\n", registrant->key);
@@ -120,7 +130,9 @@ print_registrant (const HfPrRegistrant *registrant, GString *text, JsonArray *ar
   } else {
     g_string_append (text, "      not reservation holder\n");
   }
-  g_string_append_printf (text, "      Transport Id of initiator:\n        %s\n", initiator);
+  if (id->length != 0)
+    sg_decode_transportid_str ("      ", (guint8 *)id->bytes, id->length, true, sizeof initiator, initiator);
+  append_printable (text, initiator);
 
   hf_json_set_hex (object, "key", registrant->key);
   hf_json_set_nexus (object, &registrant->nexus);
@@ -138,7 +150,7 @@ hf_pr_print_full_status (const HfPrFullStatus *status, GString *text, JsonObject
 
   g_string_append_printf (text, "  PR generation=0x%x\n", status->generation);
   if (status->n_registrants == 0)
-    g_string_append (text, "    there are NO registrants\n");
+    g_string_append (text, "  No full status descriptors\n");
   for (guint i = 0; i < status->n_registrants; i++)
     print_registrant (&status->registrants[i], text, array);
   json_object_set_int_member (object, "generation", status->generation);
