@@ -56,10 +56,11 @@ def missing():
     return found
 
 
-def environment(broker_path):
+def environment(broker_path, leaks=False):
+    """leaks: look for them at the end, which a filter of system calls forbids."""
     env = {**os.environ, "LD_PRELOAD": standin(), "HOLDFAST_STANDIN_SOCKET": broker_path}
     # The module stands before the sanitizer's own library; it calls on to it.
-    env["ASAN_OPTIONS"] = "verify_asan_link_order=0:quarantine_size_mb=4:" + env.get("ASAN_OPTIONS", "")
+    env["ASAN_OPTIONS"] = f"verify_asan_link_order=0:quarantine_size_mb=4:detect_leaks={leaks:d}:" + env.get("ASAN_OPTIONS", "")
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET"):
         env.pop(name, None)
     return env
@@ -101,14 +102,14 @@ class Broker:
 class Helper:
     """One process. options: further words of its command line; listen: a listening socket that it is given."""
 
-    def __init__(self, program, folder, broker_path, name="helper", options=(), listen=None):
+    def __init__(self, program, folder, broker_path, name="helper", options=(), listen=None, leaks=False):
         self.path = os.path.join(folder, name + ".sock")
         self.stderr_path = os.path.join(folder, name + ".stderr")
         command = [program, *([] if listen else ["-k", self.path]), *options]
         if listen:
             command = [sys.executable, "-c", ACTIVATE, str(listen.fileno()), *command]
         with open(self.stderr_path, "ab") as stderr:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, env=environment(broker_path),
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, env=environment(broker_path, leaks),
                                             cwd=folder, preexec_fn=_prepare_child, pass_fds=[listen.fileno()] if listen else [])
         self.pid = self.process.pid
         if not listen:

@@ -7,6 +7,7 @@ The cases have the form of cases.py; each starts processes of its own.
 import contextlib
 import fcntl
 import os
+import random
 import re
 import select
 import signal
@@ -18,12 +19,14 @@ import time
 from harness.host import end_with_parent
 from harness.tap import check, check_equal
 
+from . import crowd
 from .cases import EMPTY, KEY, Case
 from .client import LIMIT, Client, Closed, parameters, pr_in, pr_out
 from .helper import environment
 
 CASES = []
 NOBODY = 65534
+READ_ONLY = "CHECK 5/2000 700005000000000a00000000200000000000"
 
 
 def case(name, expect=None, only=None):
@@ -404,7 +407,115 @@ def killed(side):
             return f"{first}, {closed}, {served(side, helper.path)}"
 
 
-@case("a locked pidfile of the default place is not needed", only="ours")
+# ---- what only ours has ----
+
+
+@contextlib.contextmanager
+def ours_with(side, *options, **named):
+    with scratch() as folder, running(side, folder, options=options, **named) as helper:
+        yield helper
+
+
+@case("--strict: PR OUT through O_RDONLY is refused as the stock helper does", only="ours")
+def strict(side):
+    side.fresh(2)
+    with ours_with(side, "--strict") as helper, side.lu(2, flags=os.O_RDONLY) as fd, Client(helper.path) as client:
+        check_equal(client.request(fd, pr_out(6), parameters(0, KEY)).outcome(), READ_ONLY, "the answer")
+        check_equal(client.request(fd, pr_in(0)).status, 0, "status of READ KEYS")
+    check_equal(side.judge(2).keys()[1], [], "keys")
+
+
+@case("--request-timeout: who does not finish what it began is closed, who is idle is not", only="ours")
+def request_timeout(side):
+    side.fresh(2)
+    with ours_with(side, "--request-timeout", "300") as helper, side.lu(2) as fd, Client(helper.path) as idle:
+        for part in (pr_in(0)[:5], pr_out(0) + parameters()[:7]):
+            with Client(helper.path) as client:
+                client.send(part, [fd])
+                check_equal(client.outcome(), "closes", f"a client that stalls after {len(part)} bytes")
+        with Client(helper.path, greet=False) as client:
+            client.receive(4)
+            check_equal(client.outcome(), "closes", "a client that does not greet")
+        check_equal(idle.request(fd, pr_in(0)).status, 0, "status for the client that was idle meanwhile")
+
+
+@case("--timeout: a device that hangs is answered for with BUSY, and its LU waits for it", only="ours")
+def command_timeout(side):
+    side.fresh(2)
+    with ours_with(side, "--timeout", "300") as helper, side.lu(2, hang=1500, times=1) as fd, Client(helper.path) as client:
+        check_equal(client.request(fd, pr_in(0)).outcome(), "BUSY", "the answer of the hanging command")
+        end = time.monotonic() + LIMIT
+        while (reply := client.request(fd, pr_in(0))).status == 8 and time.monotonic() < end:
+            pass
+        check_equal(reply.status, 0, "the status once the device is back")
+
+
+@case("--max-clients: the next one is closed, until one goes", only="ours")
+def max_clients(side):
+    with ours_with(side, "--max-clients", "8", "--max-clients-per-uid", "8") as helper, side.lu(2) as fd, \
+            contextlib.ExitStack() as stack:
+        # The look whether it listens may count as a client until its end is seen.
+        clients = []
+        end = time.monotonic() + LIMIT
+        while len(clients) < 8 and time.monotonic() < end:
+            with contextlib.suppress(Closed):
+                clients.append(stack.enter_context(Client(helper.path)))
+        check_equal(len(clients), 8, "clients that are served")
+        try:
+            with Client(helper.path):
+                check(False, "a ninth client is greeted")
+        except Closed:
+            pass
+        check(all(client.request(fd, pr_in(0)).status in (0, 2) for client in clients), "the eight are served")
+        clients.pop().close()
+        while time.monotonic() < end:
+            with contextlib.suppress(Closed), Client(helper.path) as client:
+                check(client.request(fd, pr_in(0)).status in (0, 2), "the new one is served")
+                return
+        check(False, "no place for another client")
+
+
+@case("--allow-uid: others are closed", only="ours")
+def allow_uid(side):
+    with ours_with(side, "--allow-uid", "nobody") as helper:
+        try:
+            with Client(helper.path):
+                check(False, "root is greeted")
+        except Closed:
+            pass
+    with ours_with(side, "--allow-uid", "0") as helper:
+        check_equal(served(side, helper.path), EMPTY, "for root")
+
+
+@case("--config: its words count, the command line's more", only="ours")
+def config(side):
+    side.fresh(2)
+    with scratch() as folder:
+        with open(f"{folder}/conf", "w") as file:
+            file.write("[pr-helper]\nstrict=true\nsocket=/nonexistent/no.sock\n")
+        with running(side, folder, options=["--config", f"{folder}/conf"]) as helper, side.lu(2, flags=os.O_RDONLY) as fd, \
+                Client(helper.path) as client:
+            check_equal(client.request(fd, pr_out(6), parameters(0, KEY)).outcome(), READ_ONLY, "the answer")
+        done = run(side, folder, "--config", f"{folder}/none", "-k", f"{folder}/h.sock")
+        check(done.returncode == 1 and done.stderr, "a file that was named and is not there is an error", done)
+
+
+@case("memory: nothing is leaked by anything that clients do", only="ours")
+def leaks(side):
+    """The sanitizer's look at the end of the process, where it was built with one. The filter would forbid it."""
+    side.fresh(2)
+    source = random.Random(11)
+    with ours_with(side, "--sandbox=off", leaks=True) as helper, side.lu(2) as fd, side.lu(2, hang=200) as slow:
+        for _ in range(150):
+            with contextlib.suppress(Closed), Client(helper.path, greet=source.randrange(8) > 0) as client:
+                crowd.hostile(client, fd, source)
+        with Client(helper.path) as client:
+            client.send(pr_in(0), [slow])
+            client.send(pr_in(0), [fd])
+            check_equal(helper.terminate(), 0, f"exit status\n{helper.errors()}")
+
+
+@case("-k is enough, and nothing else is written", only="ours")
 def only_socket(side):
     """libvirt's managed mode: -k and nothing else, nothing to write but the socket."""
     with scratch() as folder:
