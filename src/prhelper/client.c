@@ -204,11 +204,11 @@ is_read_only (int descriptor)
 
 /* What is answered without a device. TRUE: answer has it. */
 static gboolean
-answer_alone (HfClient *client, HfSgioAnswer *answer)
+answer_alone (HfClient *client, int descriptor, HfSgioAnswer *answer)
 {
   guint8 opcode = client->decoder.request.cdb[0];
 
-  if (client->rules->strict && opcode != HF_PROTOCOL_PR_IN && is_read_only (client->descriptor)) {
+  if (client->rules->strict && opcode != HF_PROTOCOL_PR_IN && is_read_only (descriptor)) {
     hf_sgio_answer_sense (answer, SENSE_ILLEGAL_REQUEST, INVALID_COMMAND_OPERATION_CODE);
     return TRUE;
   }
@@ -227,7 +227,7 @@ execute (HfClient *client)
   hf_trace (HF_TRACE_REQUEST, "pid=%d opcode=%02x action=%u length=%u", (int)client->peer.pid, request->cdb[0],
             request->cdb[1] & 0x1f, request->length);
   client->descriptor = -1;
-  if (!answer_alone (client, &answer)) {
+  if (!answer_alone (client, descriptor, &answer)) {
     gint64 deadline = hf_deadline_after_ms (client->rules->timeout_ms);
 
     client->job = hf_queue_submit (client->queue, &client->peer, request, descriptor, deadline, job_done, client);

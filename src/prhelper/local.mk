@@ -22,3 +22,10 @@ libholdfast_prhelper_la_LIBADD = libholdfast-core.la $(CAPNG_LIBS) $(SECCOMP_LIB
 bin_PROGRAMS += holdfast-pr-helper
 holdfast_pr_helper_SOURCES = src/prhelper/main.c
 holdfast_pr_helper_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
+
+UNIT_TESTS_PRHELPER = tests/unit/test-prhelper-options tests/unit/test-prhelper-protocol tests/unit/test-prhelper-server
+tests_unit_test_prhelper_options_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
+tests_unit_test_prhelper_protocol_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
+tests_unit_test_prhelper_server_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
+check_PROGRAMS += $(UNIT_TESTS_PRHELPER)
+TESTS += $(UNIT_TESTS_PRHELPER)

@@ -204,6 +204,26 @@ find_word (int code)
   return NULL;
 }
 
+/* "--sock" is --socket for qemu-pr-helper, whatever words there are here beside it: words with a letter are its own. */
+static char *
+expand (const char *argument)
+{
+  gsize length = strcspn (argument, "=");
+  const Word *found = NULL;
+
+  if (!g_str_has_prefix (argument, "--") || length < 3)
+    return g_strdup (argument);
+  for (guint i = 0; i < N_WORDS; i++) {
+    gboolean begins = strncmp (words[i].name, argument + 2, length - 2) == 0;
+
+    if ((begins && strlen (words[i].name) == length - 2) || (begins && words[i].letter && found))
+      return g_strdup (argument);
+    if (begins && words[i].letter)
+      found = &words[i];
+  }
+  return found ? g_strdup_printf ("--%s%s", found->name, argument + length) : g_strdup (argument);
+}
+
 static gboolean
 read_command_line (int argc, char **argv, GArray *settings, GError **error)
 {
@@ -377,16 +397,29 @@ apply_all (const GArray *settings, HfHelperOptions *options, GError **error)
   return TRUE;
 }
 
+/* getopt puts the words into another order: order has the same ones as words, which stay in theirs. */
+static void
+copy_words (int argc, char **argv, GPtrArray *ret_words, GPtrArray *ret_order)
+{
+  for (int i = 0; i < argc; i++) {
+    g_ptr_array_add (ret_words, i ? expand (argv[i]) : g_strdup (argv[i]));
+    g_ptr_array_add (ret_order, ret_words->pdata[i]);
+  }
+  g_ptr_array_add (ret_order, NULL);
+}
+
 HfHelperOptionsResult
 hf_helper_options_parse (int argc, char **argv, HfHelperOptions *ret, GError **error)
 {
+  g_autoptr (GPtrArray) own = g_ptr_array_new_with_free_func (g_free), order = g_ptr_array_new ();
   g_autoptr (GArray) command_line = g_array_new (FALSE, FALSE, sizeof (Setting));
   g_autoptr (GArray) file = g_array_new (FALSE, FALSE, sizeof (Setting));
 
   g_array_set_clear_func (command_line, setting_clear);
   g_array_set_clear_func (file, setting_clear);
   set_defaults (ret);
-  if (!read_command_line (argc, argv, command_line, error))
+  copy_words (argc, argv, own, order);
+  if (!read_command_line (argc, (char **)order->pdata, command_line, error))
     return HF_HELPER_OPTIONS_ERROR;
   for (guint i = 0; i < command_line->len; i++) {
     if (g_array_index (command_line, Setting, i).word == &words[WORD_HELP])

@@ -138,13 +138,14 @@ answer_device (HfSgioAnswer *answer, const sg_io_hdr_t *header)
     answer->transferred = header->dxfer_len - (guint)CLAMP (header->resid, 0, (int)header->dxfer_len);
 }
 
-/* HOLDFAST_FAIL: what a test lets happen instead of the command, or instead of its answer. TRUE: answer has it. */
+/* HOLDFAST_FAIL, steps guest-in and guest-out: what a test lets happen instead of the command, or instead of its answer. TRUE:
+ * answer has it. */
 static gboolean
-acted_out (const char *when, HfSgioAnswer *answer)
+acted_out (const char *when, gboolean in, HfSgioAnswer *answer)
 {
   guint argument = 0;
 
-  switch (hf_fail_point (when, "guest-command", TRUE, &argument)) {
+  switch (hf_fail_point (when, in ? "guest-in" : "guest-out", TRUE, &argument)) {
   case HF_FAIL_LINK:
   case HF_FAIL_ERROR:
     answer_errno (answer, EIO);
@@ -190,11 +191,11 @@ hf_sgio_execute (int fd, const HfProtocolRequest *request, guint8 *data, guint t
   };
 
   memset (ret, 0, sizeof *ret);
-  if (acted_out ("before", ret))
+  if (acted_out ("before", in, ret))
     return;
   if (ioctl (fd, SG_IO, &header) < 0)
     answer_errno (ret, errno);
   else
     answer_device (ret, &header);
-  acted_out ("after", ret);
+  acted_out ("after", in, ret);
 }

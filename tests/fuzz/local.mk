@@ -21,6 +21,11 @@ FUZZERS += tests/fuzz/fuzz-vpd
 tests_fuzz_fuzz_vpd_SOURCES = tests/fuzz/fuzz-vpd.c $(FUZZ_MAIN)
 tests_fuzz_fuzz_vpd_LDFLAGS = $(FUZZ_LINKFLAGS)
 
+FUZZERS += tests/fuzz/fuzz-prhelper
+tests_fuzz_fuzz_prhelper_SOURCES = tests/fuzz/fuzz-prhelper.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_prhelper_LDFLAGS = $(FUZZ_LINKFLAGS)
+tests_fuzz_fuzz_prhelper_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
+
 if ENABLE_FUZZERS
 # All of the tree counts its branches for libFuzzer; only the targets are linked with its main.
 AM_CFLAGS += -fsanitize=fuzzer-no-link
