@@ -60,7 +60,7 @@ def environment(broker_path, leaks=False):
     """leaks: look for them at the end, which a filter of system calls forbids."""
     env = {**os.environ, "LD_PRELOAD": standin(), "HOLDFAST_STANDIN_SOCKET": broker_path}
     # The module stands before the sanitizer's own library; it calls on to it.
-    env["ASAN_OPTIONS"] = f"verify_asan_link_order=0:quarantine_size_mb=4:detect_leaks={leaks:d}:" + env.get("ASAN_OPTIONS", "")
+    env["ASAN_OPTIONS"] = f"verify_asan_link_order=0:quarantine_size_mb=4:detect_leaks={leaks:d}"
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET"):
         env.pop(name, None)
     return env
@@ -109,8 +109,9 @@ class Helper:
         if listen:
             command = [sys.executable, "-c", ACTIVATE, str(listen.fileno()), *command]
         with open(self.stderr_path, "ab") as stderr:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, env=environment(broker_path, leaks),
-                                            cwd=folder, preexec_fn=_prepare_child, pass_fds=[listen.fileno()] if listen else [])
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, cwd=folder,
+                                            env=environment(broker_path, leaks), preexec_fn=_prepare_child,
+                                            pass_fds=[listen.fileno()] if listen else [])
         self.pid = self.process.pid
         if not listen:
             wait_for_socket(self.process, self.path, socket.SOCK_STREAM, self.errors)

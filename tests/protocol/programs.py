@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -127,8 +128,8 @@ def accepted(side, words):
         return f"{outcome}, exit status {helper.terminate()}, left {' '.join(sorted(os.listdir(folder)))}"
 
 
-for _words in ([], ["-v"], ["-q"], ["-v", "-v", "-v"], ["--verbose", "--quiet"], ["-f", "@/pid"], ["--pidfile=@/pid"], ["-T", "no_such_event*"],
-               ["-u", "nobody"], ["-u", str(NOBODY), "-g", str(NOBODY)], ["--user=nobody", "--group=nogroup"]):
+for _words in ([], ["-v"], ["-q"], ["-v", "-v", "-v"], ["--verbose", "--quiet"], ["-f", "@/pid"], ["--pidfile=@/pid"],
+               ["-T", "no_such_event*"], ["-u", "nobody"], ["-u", str(NOBODY), "-g", str(NOBODY)], ["--user=nobody", "--group=nogroup"]):
     CASES.append(Case(f"options: {' '.join(_words) or 'only -k'}", lambda side, words=_words: accepted(side, words)))
 
 
@@ -524,6 +525,52 @@ def only_socket(side):
             with running(side, folder) as helper:
                 check_equal(served(side, helper.path), EMPTY, "its answer")
                 check_equal(sorted(os.listdir(folder)), ["h.sock", "h.stderr", "lock"], "files in its folder")
+
+
+# ---- the stand-in itself ----
+
+# REGISTER AND IGNORE and READ KEYS through struct sg_io_v4 (<linux/bsg.h>), by a process that has the module.
+VERSION_4 = """
+import ctypes, fcntl, os, struct, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+def command(cdb, out=b"", length_in=0):
+    request, sense = ctypes.create_string_buffer(cdb, len(cdb)), ctypes.create_string_buffer(96)
+    data_out, data_in = ctypes.create_string_buffer(out, max(len(out), 1)), ctypes.create_string_buffer(max(length_in, 1))
+    at = ctypes.addressof
+    header = bytearray(struct.pack("=iIIIQQIIIIQIIIIQQIIQ", ord("Q"), 0, 0, len(cdb), at(request), 0, 0, 0, 0, 96, at(sense),
+                                   0, len(out), 0, length_in, at(data_out), at(data_in), 20000, 0, 0).ljust(160, b"\\0"))
+    fcntl.ioctl(fd, 0x2285, header)
+    driver, transport, device, _, _, _, sense_length, residual_in, _ = struct.unpack_from("=IIIIIIIii", header, 108)
+    return device, sense.raw[:sense_length], data_in.raw[:length_in - residual_in] if length_in else b""
+command(bytes(6))
+device, sense, _ = command(bytes.fromhex("5f060000000000001800"), bytes(8) + (0x4444).to_bytes(8, "big") + bytes(8))
+print(device, sense.hex())
+device, sense, data = command(bytes.fromhex("5e000000000000010000"), length_in=256)
+print(device, sense.hex(), data[4:].hex())
+device, sense, data = command(bytes.fromhex("5e1f0000000000010000"), length_in=256)
+print(device, sense.hex(), data.hex())
+"""
+
+
+@case("the stand-in: version 4 of SG_IO", only="ours")
+def version_4(side):
+    side.fresh(2)
+    done = subprocess.run([sys.executable, "-c", VERSION_4, side.marker(2, nexus=f"v4-{side.n_markers}")], capture_output=True, text=True,
+                          timeout=LIMIT, env=environment(side.broker.path))
+    check_equal(done.stderr, "", "words on stderr")
+    check_equal(done.stdout.splitlines(), ["0 ", "0  000000080000000000004444", "2 700005000000000a00000000240000000000 "], "what it saw")
+
+
+@case("the stand-in: sg_persist reads through it what the judge sees", only="ours")
+def sg_persist(side):
+    side.fresh(2)
+    side.judge(2).pr_out(0, new_key=0xABC1)
+    # Its INQUIRY does not take the unit attention of a new nexus, its second try does.
+    for _ in range(2):
+        done = subprocess.run(["sg_persist", "--in", "--read-keys", side.marker(2, nexus="sg")], capture_output=True, text=True,
+                              timeout=LIMIT, env=environment(side.broker.path))
+    check_equal((done.returncode, done.stderr), (0, ""), "its exit status and words on stderr")
+    check("1 registered reservation key" in done.stdout and "0xabc1" in done.stdout, "the key is shown", done.stdout)
 
 
 __all__ = ["CASES"]
