@@ -211,6 +211,10 @@ HF_PUBLIC void hf_lu_set_timeout (HfLu *lu, guint timeout_ms);
 /* Commands sent since open, INQUIRYs and repetitions included. */
 HF_PUBLIC guint hf_lu_get_commands (HfLu *lu);
 
+/* The unit attentions (ASC << 8 | ASCQ) that commands met on this nexus since the last call, each once, at most HF_SCSI_UA_MAX,
+   into ret; returns how many. A guest that uses the nexus will not see them any more (SAM-5 5.14). */
+HF_PUBLIC guint hf_lu_take_unit_attentions (HfLu *lu, guint16 *ret);
+
 /* How often the link was set up again since open, with the same initiator name and ISID. Some targets take each login for a new
    I_T nexus: a registration made before it may not be ours any more (tgt does, LIO does not). */
 HF_PUBLIC guint hf_lu_get_logins (HfLu *lu);

@@ -92,6 +92,30 @@ show_failure (HfRun *run, JsonObject *object, HfLu *lu, const HfUnitError *failu
   run->result = hf_exit_code_combine (run->result, code);
 }
 
+/* A guest on these nexuses will not see them any more, so they must not vanish here. */
+static void
+show_unit_attentions (GPtrArray *lus, JsonObject *object)
+{
+  guint16 all[HF_PR_NEXUSES_MAX * HF_SCSI_UA_MAX];
+  guint n = 0;
+
+  for (guint i = 0; i < MIN (lus->len, HF_PR_NEXUSES_MAX); i++)
+    n += hf_lu_take_unit_attentions (lus->pdata[i], all + n);
+  hf_json_set_unit_attentions (object, all, n);
+}
+
+/* The key on more nexuses than were named: a move takes it from all of them. */
+static void
+warn_of_others (HfRun *run, const HfPrSaved *saved, GPtrArray *lus)
+{
+  if (saved->key_count > saved->n_nexuses)
+    hf_run_warn (
+        run,
+        "warning: %s: the key is registered %u times, and %u of the VM's nexuses were named: name them all; what belongs to "
+        "another VM would lose its registration in a move",
+        hf_lu_get_address (lus->pdata[0]), saved->key_count, saved->n_nexuses);
+}
+
 /* lus: all of one LU. */
 static gboolean
 save_unit (HfRun *run, const SaveWords *words, guint64 key, GPtrArray *lus, HfRecord *record, JsonObject *object)
@@ -108,10 +132,12 @@ save_unit (HfRun *run, const SaveWords *words, guint64 key, GPtrArray *lus, HfRe
     saved.all_tg_pt |= words->all_tg_pt;
   }
   ok = ok && hf_record_add (record, &saved, &error);
-  if (ok)
+  if (ok) {
     show_unit (run, object, &saved, lus);
-  else
+    warn_of_others (run, &saved, lus);
+  } else {
     show_failure (run, object, lus->pdata[0], &failure, error);
+  }
   hf_pr_saved_clear (&saved);
   hf_unit_error_clear (&failure);
   return ok;
@@ -179,6 +205,7 @@ hf_verb_save (HfRun *run, char **argv, GError **error)
   for (guint i = 0; i < groups->len; i++) {
     JsonObject *unit = json_object_new ();
     ok &= save_unit (run, &words, key, groups->pdata[i], record, unit);
+    show_unit_attentions (groups->pdata[i], unit);
     json_array_add_object_element (units, unit);
   }
   hf_json_set_string (run->object, "file", words.output);

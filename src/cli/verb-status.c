@@ -42,6 +42,16 @@ report_error (HfRun *run, JsonObject *unit, const char *address, const HfUnitErr
   run->result = hf_exit_code_combine (run->result, code);
 }
 
+/* A guest on this nexus will not see them any more, so they must not vanish here. */
+static void
+show_unit_attentions (HfLu *lu, JsonObject *unit)
+{
+  guint16 unit_attentions[HF_SCSI_UA_MAX];
+  guint n = hf_lu_take_unit_attentions (lu, unit_attentions);
+
+  hf_json_set_unit_attentions (unit, unit_attentions, n);
+}
+
 static void
 show_lu (HfRun *run, HfLu *lu, JsonObject *unit)
 {
@@ -91,6 +101,7 @@ hf_verb_status (HfRun *run, char **argv, GError **error)
     JsonObject *unit = json_object_new ();
     if (lus->pdata[i]) {
       show_lu (run, lus->pdata[i], unit);
+      show_unit_attentions (lus->pdata[i], unit);
     } else {
       g_autofree char *shown = hf_iscsi_address_without_password (addresses[i]);
       json_object_set_null_member (unit, "lu");

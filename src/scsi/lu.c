@@ -36,6 +36,8 @@ struct _HfLu {
   HfNexus nexus;
   HfLuIdentity identity;
   gboolean has_identity;
+  guint n_unit_attentions; /* not taken yet, each once */
+  guint16 unit_attentions[HF_SCSI_UA_MAX];
 };
 
 HfLu *
@@ -99,6 +101,27 @@ guint
 hf_lu_get_logins (HfLu *lu)
 {
   return lu->transport->ops->get_logins != NULL ? lu->transport->ops->get_logins (lu->transport) : 0;
+}
+
+guint
+hf_lu_take_unit_attentions (HfLu *lu, guint16 *ret)
+{
+  guint n = lu->n_unit_attentions;
+
+  memcpy (ret, lu->unit_attentions, n * sizeof *ret);
+  lu->n_unit_attentions = 0;
+  return n;
+}
+
+static void
+keep_unit_attention (HfLu *lu, guint16 asc_ascq)
+{
+  guint i = 0;
+
+  while (i < lu->n_unit_attentions && lu->unit_attentions[i] != asc_ascq)
+    i++;
+  if (i < HF_SCSI_UA_MAX && i == lu->n_unit_attentions)
+    lu->unit_attentions[lu->n_unit_attentions++] = asc_ascq;
 }
 
 guint
@@ -193,7 +216,7 @@ attempt (HfLu *lu, const HfScsiCommand *command, gint64 deadline, HfScsiResult *
 
 /* SPC-4 table 53: sense key 6. */
 static gboolean
-take_unit_attention (HfScsiResult *result)
+take_unit_attention (HfLu *lu, HfScsiResult *result)
 {
   guint16 asc_ascq;
   guint8 key;
@@ -203,6 +226,7 @@ take_unit_attention (HfScsiResult *result)
   if (result->n_unit_attentions < HF_SCSI_UA_MAX)
     result->unit_attentions[result->n_unit_attentions] = asc_ascq;
   result->n_unit_attentions++;
+  keep_unit_attention (lu, asc_ascq);
   return TRUE;
 }
 
@@ -254,7 +278,7 @@ hf_lu_execute (HfLu *lu, const HfScsiCommand *command, HfScsiResult *ret_result,
 
     if (!attempt (lu, &named, deadline, ret_result, error))
       return FALSE;
-    unit_attention = take_unit_attention (ret_result);
+    unit_attention = take_unit_attention (lu, ret_result);
     if (!(command->flags & HF_SCSI_RETRY) || !want_again (ret_result, unit_attention, deadline, &wait_ms))
       return TRUE;
   }
