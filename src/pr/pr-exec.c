@@ -43,18 +43,6 @@ hf_unit_error_clear (HfUnitError *error)
   memset (error, 0, sizeof *error);
 }
 
-static void
-keep_unit_attentions (HfPrExec *exec, const HfScsiResult *result)
-{
-  for (guint i = 0; i < MIN (result->n_unit_attentions, HF_SCSI_UA_MAX); i++) {
-    guint j = 0;
-    while (j < exec->n_unit_attentions && exec->unit_attentions[j] != result->unit_attentions[i])
-      j++;
-    if (j == exec->n_unit_attentions && j < HF_SCSI_UA_MAX)
-      exec->unit_attentions[exec->n_unit_attentions++] = result->unit_attentions[i];
-  }
-}
-
 static gboolean
 run (HfPrExec *exec, HfScsiCommand *command, HfScsiResult *ret_result)
 {
@@ -62,9 +50,7 @@ run (HfPrExec *exec, HfScsiCommand *command, HfScsiResult *ret_result)
   if (exec->deadline != 0)
     command->timeout_ms = MAX (1, (exec->deadline - g_get_monotonic_time ()) / 1000);
   memset (ret_result, 0, sizeof *ret_result);
-  gboolean answered = hf_lu_execute (exec->lu, command, ret_result, &error);
-  keep_unit_attentions (exec, ret_result);
-  if (answered)
+  if (hf_lu_execute (exec->lu, command, ret_result, &error))
     return TRUE;
   hf_unit_error_set (&exec->failure, command->step, NULL, hf_scsi_error_to_exit_code (error), "%s", error->message);
   return FALSE;

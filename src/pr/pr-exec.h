@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Persistent reservation commands on an LU: one command, one picture. Keeps what every caller needs afterwards: the unit
- * attentions met on the way, and on failure the step and the device's answer.
+ * Persistent reservation commands on an LU: one command, one picture. On failure it keeps the step and the device's
+ * answer.
  *
  * Thread: that of the LU.
  */
@@ -18,8 +18,6 @@ typedef struct {
   gint64 deadline;         /* g_get_monotonic_time scale; 0: the LU's own for each command */
   gboolean no_full_status; /* learnt: READ FULL STATUS is not supported here */
   HfUnitError failure;     /* of the last call that returned FALSE; hf_unit_error_clear */
-  guint n_unit_attentions; /* distinct ones */
-  guint16 unit_attentions[HF_SCSI_UA_MAX];
 } HfPrExec;
 
 /* FALSE with failure filled if the LU gave no answer. */

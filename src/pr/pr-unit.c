@@ -159,21 +159,28 @@ keep_after (HfUnit *unit)
     hf_pr_observation_copy (&unit->seen, &unit->result.after);
 }
 
+static void
+keep_unit_attentions (HfMoveUnit *result, HfLu *lu)
+{
+  guint16 met[HF_SCSI_UA_MAX];
+  guint n = hf_lu_take_unit_attentions (lu, met);
+  for (guint i = 0; i < n; i++) {
+    guint j = 0;
+    while (j < result->n_unit_attentions && result->unit_attentions[j] != met[i])
+      j++;
+    if (j == result->n_unit_attentions && j < HF_SCSI_UA_MAX)
+      result->unit_attentions[result->n_unit_attentions++] = met[i];
+  }
+}
+
 /* The sums were reduced at start, so that several phases add up. */
 void
 hf_unit_finish (HfUnit *unit)
 {
   unit->result.milliseconds += g_get_monotonic_time () / 1000;
   unit->result.commands += count_commands (unit);
-  unit->result.n_unit_attentions = 0;
   for (guint i = 0; i < unit->n_lus; i++)
-    for (guint j = 0; j < unit->exec[i].n_unit_attentions; j++) {
-      guint k = 0;
-      while (k < unit->result.n_unit_attentions && unit->result.unit_attentions[k] != unit->exec[i].unit_attentions[j])
-        k++;
-      if (k == unit->result.n_unit_attentions && k < HF_SCSI_UA_MAX)
-        unit->result.unit_attentions[unit->result.n_unit_attentions++] = unit->exec[i].unit_attentions[j];
-    }
+    keep_unit_attentions (&unit->result, unit->exec[i].lu);
   keep_after (unit);
 }
 

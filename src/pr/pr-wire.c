@@ -12,6 +12,7 @@
 
 #include <holdfast/pr.h>
 
+#include <scsi/sg_unaligned.h>
 #include <string.h>
 
 #define CDB_LENGTH 10
@@ -105,47 +106,6 @@ hf_pr_type_is_all_registrants (guint8 type)
   return type == HF_PR_TYPE_WRITE_EXCLUSIVE_ALL_REGISTRANTS || type == HF_PR_TYPE_EXCLUSIVE_ACCESS_ALL_REGISTRANTS;
 }
 
-/* ---- big-endian fields; the callers have checked the bounds ---- */
-
-static guint16
-get16 (const guint8 *bytes)
-{
-  return (guint16)(bytes[0] << 8 | bytes[1]);
-}
-
-static guint32
-get32 (const guint8 *bytes)
-{
-  return (guint32)get16 (bytes) << 16 | get16 (bytes + 2);
-}
-
-static guint64
-get64 (const guint8 *bytes)
-{
-  return (guint64)get32 (bytes) << 32 | get32 (bytes + 4);
-}
-
-static void
-put16 (guint8 *bytes, guint16 value)
-{
-  bytes[0] = (guint8)(value >> 8);
-  bytes[1] = (guint8)value;
-}
-
-static void
-put32 (guint8 *bytes, guint32 value)
-{
-  put16 (bytes, (guint16)(value >> 16));
-  put16 (bytes + 2, (guint16)value);
-}
-
-static void
-put64 (guint8 *bytes, guint64 value)
-{
-  put32 (bytes, (guint32)(value >> 32));
-  put32 (bytes + 4, (guint32)value);
-}
-
 /* Bytes that the TransportID at data takes by its own account (SPC-4 7.6.4): iSCSI says it in bytes 2 and 3, all other protocols
    have
    24. 0 if fewer than that are there. */
@@ -157,7 +117,7 @@ transport_id_size (const guint8 *data, gsize length)
   if (length < 4)
     return 0;
   if ((data[0] & PROTOCOL_MASK) == PROTOCOL_ISCSI)
-    size = 4 + (gsize)get16 (data + 2);
+    size = 4 + (gsize)sg_get_unaligned_be16 (data + 2);
   return size <= length ? size : 0;
 }
 
@@ -230,11 +190,11 @@ hf_pr_out_encode (const HfPrOut *out, guint8 *cdb, GError **error)
   if (!out_check (out, error))
     return NULL;
 
-  put64 (fixed, out->key);
-  put64 (fixed + 8, out->new_key);
+  sg_put_unaligned_be64 (out->key, fixed);
+  sg_put_unaligned_be64 (out->new_key, fixed + 8);
   if (move) {
     fixed[17] = (out->unregister ? MOVE_UNREG : 0) | (out->aptpl ? MOVE_APTPL : 0);
-    put16 (fixed + 18, out->relative_target_port);
+    sg_put_unaligned_be16 (out->relative_target_port, fixed + 18);
   } else {
     fixed[20] = (spec_i_pt ? SPEC_I_PT : 0) | (out->all_tg_pt ? ALL_TG_PT : 0) | (out->aptpl ? APTPL : 0);
   }
@@ -242,15 +202,15 @@ hf_pr_out_encode (const HfPrOut *out, guint8 *cdb, GError **error)
   if (!append_transport_ids (list, out, &ids_length, error))
     return NULL;
   if (move)
-    put32 (list->data + 20, ids_length);
+    sg_put_unaligned_be32 (ids_length, list->data + 20);
   else if (spec_i_pt)
-    put32 (list->data + 24, ids_length);
+    sg_put_unaligned_be32 (ids_length, list->data + 24);
 
   memset (cdb, 0, CDB_LENGTH);
   cdb[0] = 0x5f;
   cdb[1] = out->action;
   cdb[2] = (guint8)(out->scope << 4 | out->type);
-  put32 (cdb + 5, list->len);
+  sg_put_unaligned_be32 (list->len, cdb + 5);
   return g_steal_pointer (&list);
 }
 
@@ -280,9 +240,9 @@ out_decode_list (const guint8 *list, gsize length, HfPrOut *out)
   if (out->action == HF_PR_OUT_REGISTER_AND_MOVE) {
     out->unregister = (list[17] & MOVE_UNREG) != 0;
     out->aptpl = (list[17] & MOVE_APTPL) != 0;
-    out->relative_target_port = get16 (list + 18);
-    if (get32 (list + 20) != length - LIST_LENGTH || !count_transport_ids (list + 24, length - 24, &out->n_transport_ids)
-        || out->n_transport_ids != 1)
+    out->relative_target_port = sg_get_unaligned_be16 (list + 18);
+    if (sg_get_unaligned_be32 (list + 20) != length - LIST_LENGTH
+        || !count_transport_ids (list + 24, length - 24, &out->n_transport_ids) || out->n_transport_ids != 1)
       return "the TransportID does not fit its length";
     return NULL;
   }
@@ -293,7 +253,7 @@ out_decode_list (const guint8 *list, gsize length, HfPrOut *out)
     return length == LIST_LENGTH ? NULL : "the parameter list is not 24 bytes long";
   if (out->action != HF_PR_OUT_REGISTER)
     return "SPEC_I_PT goes with REGISTER only";
-  if (length < LIST_LENGTH + 4 || get32 (list + 24) != length - LIST_LENGTH - 4
+  if (length < LIST_LENGTH + 4 || sg_get_unaligned_be32 (list + 24) != length - LIST_LENGTH - 4
       || !count_transport_ids (list + 28, length - 28, &out->n_transport_ids))
     return "the TransportIDs do not fit their length";
   return NULL;
@@ -313,7 +273,7 @@ hf_pr_out_decode (const guint8 *cdb, gsize cdb_length, const guint8 *list, gsize
   out.action = cdb[1] & 0x1f;
   out.scope = cdb[2] >> 4;
   out.type = cdb[2] & 0x0f;
-  length = get32 (cdb + 5);
+  length = sg_get_unaligned_be32 (cdb + 5);
 
   if (out.action >= G_N_ELEMENTS (out_names))
     wrong = "this service action is reserved";
@@ -328,8 +288,8 @@ hf_pr_out_decode (const guint8 *cdb, gsize cdb_length, const guint8 *list, gsize
                  hf_pr_out_action_to_string (out.action), out.action, wrong);
     return FALSE;
   }
-  out.key = get64 (list);
-  out.new_key = get64 (list + 8);
+  out.key = sg_get_unaligned_be64 (list);
+  out.new_key = sg_get_unaligned_be64 (list + 8);
   *ret = out;
   return TRUE;
 }
@@ -342,7 +302,7 @@ hf_pr_in_encode (guint8 action, guint16 allocation_length, guint8 *cdb)
   memset (cdb, 0, CDB_LENGTH);
   cdb[0] = 0x5e;
   cdb[1] = action & 0x1f;
-  put16 (cdb + 7, allocation_length);
+  sg_put_unaligned_be16 (allocation_length, cdb + 7);
 }
 
 G_GNUC_PRINTF (3, 4)
@@ -365,8 +325,8 @@ decode_header (guint8 action, const guint8 *data, gsize length, guint32 *ret_gen
 {
   if (length < HEADER_LENGTH)
     return bad_answer (action, error, "%" G_GSIZE_FORMAT " bytes are less than its header", length);
-  *ret_generation = get32 (data);
-  *ret_additional = get32 (data + 4);
+  *ret_generation = sg_get_unaligned_be32 (data);
+  *ret_additional = sg_get_unaligned_be32 (data + 4);
   return TRUE;
 }
 
@@ -387,7 +347,7 @@ hf_pr_keys_decode (const guint8 *data, gsize length, HfPrKeys *ret, GError **err
   keys.n_keys = (guint)(MIN (keys.additional_length, arrived) / 8);
   keys.keys = keys.n_keys > 0 ? g_new (guint64, keys.n_keys) : NULL;
   for (guint i = 0; i < keys.n_keys; i++)
-    keys.keys[i] = get64 (data + HEADER_LENGTH + (gsize)i * 8);
+    keys.keys[i] = sg_get_unaligned_be64 (data + HEADER_LENGTH + (gsize)i * 8);
   *ret = keys;
   return TRUE;
 }
@@ -416,7 +376,7 @@ hf_pr_reservation_decode (const guint8 *data, gsize length, HfPrReservation *ret
   /* TYPE is kept as it is: a target may show one that the standard does not know, and the caller has to see it. */
   reservation.reserved = additional != 0;
   if (reservation.reserved) {
-    reservation.key = get64 (data + 8);
+    reservation.key = sg_get_unaligned_be64 (data + 8);
     reservation.scope = data[21] >> 4;
     reservation.type = data[21] & 0x0f;
   }
@@ -433,7 +393,7 @@ hf_pr_capabilities_decode (const guint8 *data, gsize length, HfPrCapabilities *r
   if (length < 2)
     return bad_answer (HF_PR_IN_REPORT_CAPABILITIES, error, "%" G_GSIZE_FORMAT " bytes are less than its length field", length);
   /* LENGTH counts itself and is 8 (SPC-4 6.15.4). Fewer bytes are accepted as far as they hold the flags. */
-  valid = MIN ((gsize)get16 (data), length);
+  valid = MIN ((gsize)sg_get_unaligned_be16 (data), length);
   if (valid < 4)
     return bad_answer (HF_PR_IN_REPORT_CAPABILITIES, error, "%" G_GSIZE_FORMAT " bytes do not hold the flags", valid);
 
@@ -464,7 +424,7 @@ decode_descriptor (const guint8 *data, gsize length, HfPrRegistrant *ret, gsize 
   *ret_used = 0;
   if (length < DESCRIPTOR_LENGTH)
     return TRUE;
-  id_length = get32 (data + 20);
+  id_length = sg_get_unaligned_be32 (data + 20);
   if (id_length > HF_TRANSPORT_ID_MAX)
     return bad_answer (HF_PR_IN_READ_FULL_STATUS, error, "a TransportID of %" G_GUINT32_FORMAT " bytes", id_length);
   if (id_length > length - DESCRIPTOR_LENGTH)
@@ -473,12 +433,12 @@ decode_descriptor (const guint8 *data, gsize length, HfPrRegistrant *ret, gsize 
     return bad_answer (HF_PR_IN_READ_FULL_STATUS, error,
                        "ADDITIONAL DESCRIPTOR LENGTH %" G_GUINT32_FORMAT " cuts the TransportID", id_length);
 
-  registrant.key = get64 (data);
+  registrant.key = sg_get_unaligned_be64 (data);
   registrant.all_tg_pt = (data[12] & 0x02) != 0;
   registrant.holder = (data[12] & 0x01) != 0;
   registrant.scope = registrant.holder ? data[13] >> 4 : 0;
   registrant.type = registrant.holder ? data[13] & 0x0f : 0;
-  registrant.nexus.relative_target_port = get16 (data + 18);
+  registrant.nexus.relative_target_port = sg_get_unaligned_be16 (data + 18);
   registrant.nexus.transport_id.length = (guint16)id_length;
   memcpy (registrant.nexus.transport_id.bytes, data + DESCRIPTOR_LENGTH, id_length);
   *ret = registrant;

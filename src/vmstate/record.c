@@ -11,6 +11,7 @@
 
 #include <holdfast/record.h>
 
+#include <scsi/sg_unaligned.h>
 #include <string.h>
 
 #define MAGIC "HOLDFAST"
@@ -346,21 +347,6 @@ digest_frame (const guint8 *header, const guint8 *body, gsize body_length, guint
   g_checksum_get_digest (checksum, ret, &size);
 }
 
-static void
-put_be32 (guint8 *bytes, guint32 value)
-{
-  guint32 be = GUINT32_TO_BE (value);
-  memcpy (bytes, &be, sizeof (be));
-}
-
-static guint32
-get_be32 (const guint8 *bytes)
-{
-  guint32 be;
-  memcpy (&be, bytes, sizeof (be));
-  return GUINT32_FROM_BE (be);
-}
-
 GBytes *
 hf_record_encode (const HfRecord *record, GError **error)
 {
@@ -377,8 +363,8 @@ hf_record_encode (const HfRecord *record, GError **error)
 
   guint8 *frame = g_malloc (HEADER_SIZE + body_length);
   memcpy (frame, MAGIC, MAGIC_SIZE);
-  put_be32 (frame + MAGIC_SIZE, HF_RECORD_VERSION);
-  put_be32 (frame + MAGIC_SIZE + 4, (guint32)body_length);
+  sg_put_unaligned_be32 (HF_RECORD_VERSION, frame + MAGIC_SIZE);
+  sg_put_unaligned_be32 ((guint32)body_length, frame + MAGIC_SIZE + 4);
   g_variant_store (body, frame + HEADER_SIZE);
   digest_frame (frame, frame + HEADER_SIZE, body_length, frame + HEADER_SIZE - DIGEST_SIZE);
   return g_bytes_new_take (frame, HEADER_SIZE + body_length);
@@ -399,14 +385,14 @@ check_frame (const guint8 *data, gsize length, GError **error)
     return fail (error, HF_RECORD_ERROR_TRUNCATED, "truncated: %" G_GSIZE_FORMAT " bytes, the header alone has %d", length,
                  HEADER_SIZE);
 
-  guint32 version = get_be32 (data + MAGIC_SIZE);
+  guint32 version = sg_get_unaligned_be32 (data + MAGIC_SIZE);
   if (version > HF_RECORD_VERSION)
     return fail (error, HF_RECORD_ERROR_NEWER, "written in version %u; this holdfast reads version %d", version,
                  HF_RECORD_VERSION);
   if (version != HF_RECORD_VERSION)
     return fail (error, HF_RECORD_ERROR_CORRUPTED, "version %u does not exist", version);
 
-  guint32 body_length = get_be32 (data + MAGIC_SIZE + 4);
+  guint32 body_length = sg_get_unaligned_be32 (data + MAGIC_SIZE + 4);
   if (body_length != length - HEADER_SIZE)
     return fail (error, HF_RECORD_ERROR_TRUNCATED, "%s: the body has %" G_GSIZE_FORMAT " bytes, the header says %u",
                  body_length > length - HEADER_SIZE ? "truncated" : "something is appended", length - HEADER_SIZE, body_length);

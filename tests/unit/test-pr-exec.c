@@ -243,9 +243,11 @@ test_unit_attentions_are_kept_once_each (void)
   Rig rig;
   rig_set_up (&rig, steps, 4);
   g_assert_true (hf_pr_exec_observe (&rig.exec, "observe", HF_OBSERVE_ONCE, &rig.seen));
-  g_assert_cmpuint (rig.exec.n_unit_attentions, ==, 2);
-  g_assert_cmphex (rig.exec.unit_attentions[0], ==, 0x2a03);
-  g_assert_cmphex (rig.exec.unit_attentions[1], ==, 0x2a05);
+  guint16 met[HF_SCSI_UA_MAX];
+  g_assert_cmpuint (hf_lu_take_unit_attentions (rig.lu, met), ==, 2);
+  g_assert_cmphex (met[0], ==, 0x2a03);
+  g_assert_cmphex (met[1], ==, 0x2a05);
+  g_assert_cmpuint (hf_lu_take_unit_attentions (rig.lu, met), ==, 0);
   rig_clear (&rig);
 }
 
