@@ -54,6 +54,12 @@ typedef struct Waiter {
   uint32_t data_max;
 } Waiter;
 
+/* The C library's, or a sanitizer's. */
+static int (*next_fstat) (int, struct stat *);
+static int (*next_fstat64) (int, struct stat64 *);
+static int (*next_statx) (int, const char *restrict, int, unsigned int, struct statx *restrict);
+static int (*next_ioctl) (int, unsigned long, ...);
+
 static int broker = -1;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
@@ -61,12 +67,35 @@ static Waiter *waiters;
 static bool somebody_reads;
 static uint64_t last_id;
 
+static void *
+next_function (const char *name)
+{
+  void *function = dlsym (RTLD_NEXT, name);
+
+  if (!function)
+    abort ();
+  return function;
+}
+
+/* Once, before there are threads: in the constructor, or for another library's constructor that is earlier. */
+static void
+find_next_functions (void)
+{
+  if (next_ioctl)
+    return;
+  next_fstat = (int (*) (int, struct stat *))next_function ("fstat");
+  next_fstat64 = (int (*) (int, struct stat64 *))next_function ("fstat64");
+  next_statx = (int (*) (int, const char *restrict, int, unsigned int, struct statx *restrict))next_function ("statx");
+  next_ioctl = (int (*) (int, unsigned long, ...))next_function ("ioctl");
+}
+
 static void __attribute__ ((constructor)) connect_to_broker (void)
 {
   const char *path = getenv ("HOLDFAST_STANDIN_SOCKET");
   struct sockaddr_un address = { .sun_family = AF_UNIX };
   int fd;
 
+  find_next_functions ();
   if (!path)
     return;
   snprintf (address.sun_path, sizeof address.sun_path, "%s", path);
@@ -269,16 +298,6 @@ run_v4 (int fd, struct sg_io_v4 *header)
 
 /* ---- what the program calls ---- */
 
-static void *
-next_function (const char *name)
-{
-  void *function = dlsym (RTLD_NEXT, name);
-
-  if (!function)
-    abort ();
-  return function;
-}
-
 static bool
 is_marker (mode_t mode, time_t changed_at)
 {
@@ -288,12 +307,10 @@ is_marker (mode_t mode, time_t changed_at)
 STANDIN_PUBLIC int
 fstat (int fd, struct stat *buffer)
 {
-  static int (*next) (int, struct stat *);
   int result;
 
-  if (!next)
-    next = (int (*) (int, struct stat *))next_function ("fstat");
-  result = next (fd, buffer);
+  find_next_functions ();
+  result = next_fstat (fd, buffer);
   if (result == 0 && is_marker (buffer->st_mode, buffer->st_mtim.tv_sec)) {
     buffer->st_mode = (buffer->st_mode & ~(mode_t)S_IFMT) | S_IFBLK;
     buffer->st_rdev = makedev (SD_MAJOR, MINOR_FIRST + buffer->st_mtim.tv_nsec);
@@ -304,12 +321,10 @@ fstat (int fd, struct stat *buffer)
 STANDIN_PUBLIC int
 fstat64 (int fd, struct stat64 *buffer)
 {
-  static int (*next) (int, struct stat64 *);
   int result;
 
-  if (!next)
-    next = (int (*) (int, struct stat64 *))next_function ("fstat64");
-  result = next (fd, buffer);
+  find_next_functions ();
+  result = next_fstat64 (fd, buffer);
   if (result == 0 && is_marker (buffer->st_mode, buffer->st_mtim.tv_sec)) {
     buffer->st_mode = (buffer->st_mode & ~(mode_t)S_IFMT) | S_IFBLK;
     buffer->st_rdev = makedev (SD_MAJOR, MINOR_FIRST + buffer->st_mtim.tv_nsec);
@@ -320,12 +335,10 @@ fstat64 (int fd, struct stat64 *buffer)
 STANDIN_PUBLIC int
 statx (int folder, const char *restrict path, int flags, unsigned int mask, struct statx *restrict buffer)
 {
-  static int (*next) (int, const char *restrict, int, unsigned int, struct statx *restrict);
   int result;
 
-  if (!next)
-    next = (int (*) (int, const char *restrict, int, unsigned int, struct statx *restrict))next_function ("statx");
-  result = next (folder, path, flags, mask | STATX_MODE | STATX_TYPE | STATX_MTIME, buffer);
+  find_next_functions ();
+  result = next_statx (folder, path, flags, mask | STATX_MODE | STATX_TYPE | STATX_MTIME, buffer);
   if (result == 0 && is_marker (buffer->stx_mode, buffer->stx_mtime.tv_sec)) {
     buffer->stx_mode = (buffer->stx_mode & ~S_IFMT) | S_IFBLK;
     buffer->stx_rdev_major = SD_MAJOR;
@@ -337,11 +350,8 @@ statx (int folder, const char *restrict path, int flags, unsigned int mask, stru
 static int
 call_next_ioctl (int fd, unsigned long request, void *argument)
 {
-  static int (*next) (int, unsigned long, ...);
-
-  if (!next)
-    next = (int (*) (int, unsigned long, ...))next_function ("ioctl");
-  return next (fd, request, argument);
+  find_next_functions ();
+  return next_ioctl (fd, request, argument);
 }
 
 STANDIN_PUBLIC int

@@ -11,6 +11,8 @@ import socket
 import struct
 import time
 
+from harness.tap import check
+
 CDB_SIZE, SENSE_SIZE, HEADER_SIZE, DATA_MAX = 16, 96, 104, 8192
 # Far longer than an answer takes on a busy machine.
 LIMIT = float(os.environ.get("HOLDFAST_TEST_LIMIT", "20"))
@@ -136,11 +138,14 @@ class Client:
         return Reply(status, size, header[8:], self.receive(size, limit) if size else b"")
 
     def request(self, fd, cdb, data=b"", limit=LIMIT):
-        """One command as QEMU sends it."""
+        """One command as QEMU sends it. A size that breaks the rules would abort QEMU."""
         self.send(cdb, [fd])
         if data:
             self.send(data)
-        return self.reply(limit)
+        reply = self.reply(limit)
+        allowed = int.from_bytes(cdb[7:9], "big") if cdb[0] == 0x5E and reply.status == 0 else 0
+        check(0 <= reply.size <= allowed, f"sz {reply.size} where at most {allowed} is allowed: {reply}")
+        return reply
 
     def expect(self, limit=PATIENCE):
         """The outcome of what was sent: a reply, the end of the connection, or silence."""
