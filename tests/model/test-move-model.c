@@ -15,8 +15,8 @@
  * HOLDFAST_MODEL_SEED=N makes other random runs.
  */
 #include "move-rig.h"
+#include "state-dir.h"
 
-#include <glib/gstdio.h>
 #include <string.h>
 
 #define VERDICT(v) (1u << HF_VERDICT_##v)
@@ -758,37 +758,6 @@ break_down (Suite *suite, const RigCase *base)
       for (c.fault_at = 1; c.fault_at <= reference.commands; c.fault_at++)
         if (c.fault != HF_MODEL_FAULT_BUSY || c.identified)
           run_fault (suite, &c, &reference);
-}
-
-static char *
-make_state_dir (void)
-{
-  g_autofree char *in_memory = g_strdup ("/dev/shm/holdfast-model-XXXXXX");
-  GError *error = NULL;
-  char *dir;
-
-  /* The journal syncs: a file system in memory saves minutes. */
-  if (g_mkdtemp (in_memory) != NULL)
-    return g_steal_pointer (&in_memory);
-  dir = g_dir_make_tmp ("holdfast-model-XXXXXX", &error);
-  g_assert_no_error (error);
-  return dir;
-}
-
-static void
-remove_folder (const char *path)
-{
-  g_autoptr (GDir) dir = g_dir_open (path, 0, NULL);
-  const char *name;
-
-  while (dir != NULL && (name = g_dir_read_name (dir)) != NULL) {
-    g_autofree char *inner_path = g_build_filename (path, name, NULL);
-    if (g_file_test (inner_path, G_FILE_TEST_IS_DIR))
-      remove_folder (inner_path);
-    else
-      g_unlink (inner_path);
-  }
-  g_rmdir (path);
 }
 
 static void

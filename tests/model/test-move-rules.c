@@ -1,97 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Rules of the move that need more than one nexus on each side, or a target in a special mood. One test, one rule.
- *
- *     source: S1 S2          destination: D1 D2          third: T
- *        nexus 0 1                  2 3                      4
- *        +----+-----------------------+----------------------+
- *                        one LU (or two)
  */
-#include <holdfast/move.h>
-
-#include <string.h>
-
-#include "model-transport.h"
-
-#define K G_GUINT64_CONSTANT (0x4b)
-#define X G_GUINT64_CONSTANT (0x58)
-
-enum { S1, S2, D1, D2, T, NEXUSES };
-enum { REGISTER, RESERVE, RELEASE, CLEAR, PREEMPT, PREEMPT_AND_ABORT, IGNORE };
+#include "move-world.h"
 
 static const guint8 types[] = { 1, 3, 5, 6, 7, 8 };
-
-/* One LU, its record and this host's nexuses to it. */
-typedef struct {
-  HfModel model;
-  HfModelWire wire;
-  HfLu *lus[2];
-  guint n_lus;
-} World;
-
-static void
-world_init (World *world, HfModelQuirks quirks, guint8 lu)
-{
-  memset (world, 0, sizeof *world);
-  hf_model_init (&world->model, quirks, NEXUSES);
-  world->model.naa += lu;
-  hf_model_wire_init (&world->wire, &world->model);
-}
-
-static void
-world_plug (World *world, guint nexus, gboolean identified)
-{
-  world->lus[world->n_lus++] = hf_model_lu_new (&world->wire, nexus, identified);
-}
-
-static void
-world_clear (World *world)
-{
-  for (guint i = 0; i < world->n_lus; i++)
-    hf_lu_free (world->lus[i]);
-  hf_model_wire_clear (&world->wire);
-}
-
-static void
-add_unit (HfRecord *record, const World *world, guint8 type, const guint *sources, guint n_sources, gboolean all_tg_pt)
-{
-  HfNexus nexuses[NEXUSES];
-  HfPrSaved saved = { .key = K, .type = type, .all_tg_pt = all_tg_pt, .key_count = n_sources, .n_nexuses = n_sources };
-  HfDesignator *naa = &saved.identity.designators[saved.identity.n_designators++];
-  GError *error = NULL;
-
-  saved.nexuses = nexuses;
-  naa->type = 3;
-  naa->code_set = 1;
-  naa->length = 8;
-  for (guint i = 0; i < 8; i++)
-    naa->bytes[i] = (guint8)(world->model.naa >> 8 * (7 - i));
-  for (guint i = 0; i < n_sources; i++)
-    nexuses[i] = world->model.nexuses[sources[i]].id;
-  hf_record_add (record, &saved, &error);
-  g_assert_no_error (error);
-}
-
-static HfMove *
-start_move (const HfRecord *record, HfRole role, World *worlds, guint n_worlds)
-{
-  HfMoveOptions options = { .role = role, .timeout_ms = 5000 };
-  GError *error = NULL;
-  HfMove *move = hf_move_new (record, &options, &error);
-
-  g_assert_no_error (error);
-  for (guint i = 0; i < n_worlds; i++) {
-    hf_move_add_lus (move, worlds[i].lus, worlds[i].n_lus, &error);
-    g_assert_no_error (error);
-  }
-  return move;
-}
-
-static HfVerdict
-verdict (HfMove *move, guint unit)
-{
-  return hf_move_get_unit (move, unit)->verdict;
-}
 
 /* ---- S9: a guest with two paths ---- */
 
