@@ -138,9 +138,9 @@ scene_plug (Scene *scene, guint nexus)
 
 /* The program starts; one that ran before was killed where it stood. */
 static void
-scene_start (Scene *scene, HfRole role, guint timeout_ms)
+scene_start (Scene *scene, HfRole role, guint timeout_ms, gboolean peer_gone)
 {
-  HfMoveOptions options = { .role = role, .timeout_ms = timeout_ms, .state_dir = scene->state_dir };
+  HfMoveOptions options = { .role = role, .timeout_ms = timeout_ms, .peer_gone = peer_gone, .state_dir = scene->state_dir };
 
   hf_move_free (scene->move);
   scene->move = start_move_with (scene->record, &options, scene->worlds, scene->n_worlds);
@@ -151,7 +151,7 @@ scene_start (Scene *scene, HfRole role, guint timeout_ms)
 static void
 scene_load (Scene *scene)
 {
-  scene_start (scene, HF_ROLE_DESTINATION, 5000);
+  scene_start (scene, HF_ROLE_DESTINATION, 5000, FALSE);
 }
 
 static void
@@ -289,19 +289,19 @@ rerun_of_reclaim (gboolean release_between)
   script->fenced_before = 1;
   script->fence_type = 5;
   script->dies_after = REGISTER + 1;
-  scene_start (&scene, HF_ROLE_SOURCE, 5000);
+  scene_start (&scene, HF_ROLE_SOURCE, 5000, FALSE);
   g_assert_false (hf_move_prepare (scene.move));
   g_assert_true (has_key (model, S1));
   g_assert_cmpuint (hf_model_count_key (model, K), ==, 1);
 
   set_alive (&scene.worlds[0].wire);
   if (release_between) {
-    scene_start (&scene, HF_ROLE_SOURCE, 5000);
+    scene_start (&scene, HF_ROLE_SOURCE, 5000, FALSE);
     g_assert_false (hf_move_release (scene.move));
     g_assert_cmpint (verdict (scene.move, 0), ==, HF_VERDICT_REFUSED);
     g_assert_true (has_key (model, S1));
   }
-  scene_start (&scene, HF_ROLE_SOURCE, 5000);
+  scene_start (&scene, HF_ROLE_SOURCE, 5000, FALSE);
   if (hf_move_prepare (scene.move))
     hf_move_commit (scene.move);
   g_assert_cmpint (verdict (scene.move, 0), ==, HF_VERDICT_FENCED);
@@ -388,7 +388,7 @@ test_all_tg_pt_release (void)
 
   scene_init_all_tg_pt (&scene, 7);
   scene_plug (&scene, S1);
-  scene_start (&scene, HF_ROLE_SOURCE, 5000);
+  scene_start (&scene, HF_ROLE_SOURCE, 5000, FALSE);
   g_assert_false (hf_move_release (scene.move));
   g_assert_cmpint (verdict (scene.move, 0), ==, HF_VERDICT_REFUSED);
   g_assert_cmpuint (scene.scripts[0].outs, ==, 0);
@@ -399,7 +399,7 @@ test_all_tg_pt_release (void)
   hf_model_set_key (model, D1, K);
   model->nexuses[D1].all_tg_pt = TRUE;
   list_on_second_ports (model);
-  scene_start (&scene, HF_ROLE_SOURCE, 5000);
+  scene_start (&scene, HF_ROLE_SOURCE, 5000, FALSE);
   g_assert_true (hf_move_release (scene.move));
   g_assert_false (has_key (model, S1));
   g_assert_true (has_key (model, D1));
@@ -495,7 +495,7 @@ take_over_refused (const char *fail)
 
   scene_init (&scene, HF_MODEL_LIO, 1, 1, 1);
   scene_plug (&scene, D1);
-  scene_start (&scene, HF_ROLE_DESTINATION, 1000);
+  scene_start (&scene, HF_ROLE_DESTINATION, 1000, FALSE);
   g_assert_true (hf_move_prepare (scene.move));
   g_assert_true (has_key (model, D1));
   fail_at (fail);
@@ -579,27 +579,42 @@ test_check_then_abort (void)
 
 /* ---- what is reported ---- */
 
-/* tgt answers READ FULL STATUS with 5/2400, and the move goes on without it: that is no reason why it ended. */
+/* The deadline passes behind a good PREEMPT, with one more command to send. */
+static void
+take_over_too_slow (Scene *scene)
+{
+  const HfUnitError *error;
+
+  g_assert_true (hf_move_prepare (scene->move));
+  fail_at ("before-verify-take-over=delay:1100");
+  g_assert_false (hf_move_commit (scene->move));
+  fail_at (NULL);
+  g_assert_cmpint (verdict (scene->move, 0), ==, HF_VERDICT_ERROR);
+  error = &get_unit (scene)->error;
+  g_assert_cmpint (error->exit_code, ==, EXIT_TIMEOUT);
+  g_assert_false (error->answered);
+  g_assert_nonnull (strstr (error->text, "deadline"));
+  scene_clear (scene);
+}
+
+/* A target without READ FULL STATUS refuses it, and the move goes on without it: that is no reason why it ended. */
 static void
 test_deadline_is_reported (void)
 {
   Scene scene;
-  const HfUnitError *error;
 
   scene_init (&scene, HF_MODEL_TGT, 1, 2, 5);
   scene_plug (&scene, D1);
   scene_plug (&scene, D2);
-  scene_start (&scene, HF_ROLE_DESTINATION, 1000);
-  g_assert_true (hf_move_prepare (scene.move));
-  fail_at ("before-verify-take-over=delay:1100");
-  g_assert_false (hf_move_commit (scene.move));
-  fail_at (NULL);
-  g_assert_cmpint (verdict (scene.move, 0), ==, HF_VERDICT_ERROR);
-  error = &get_unit (&scene)->error;
-  g_assert_cmpint (error->exit_code, ==, EXIT_TIMEOUT);
-  g_assert_false (error->answered);
-  g_assert_nonnull (strstr (error->text, "deadline"));
-  scene_clear (&scene);
+  scene_start (&scene, HF_ROLE_DESTINATION, 1000, FALSE);
+  take_over_too_slow (&scene);
+
+  /* LIO's PREEMPT of our own key takes ours too, and the nexus that sent it is the one to register again. */
+  scene_init (&scene, HF_MODEL_LIO, 1, 1, 0);
+  scene.worlds[0].model.refuse_full_status = TRUE;
+  scene_plug (&scene, D1);
+  scene_start (&scene, HF_ROLE_DESTINATION, 1000, TRUE);
+  take_over_too_slow (&scene);
 }
 
 /* ---- release of several LUs ---- */
@@ -613,7 +628,7 @@ test_release_all_or_none (void)
   scene_init (&scene, HF_MODEL_LIO, 2, 1, 0);
   hf_model_set_key (&scene.worlds[0].model, D1, K);
   scene_plug (&scene, S1);
-  scene_start (&scene, HF_ROLE_SOURCE, 5000);
+  scene_start (&scene, HF_ROLE_SOURCE, 5000, FALSE);
   g_assert_false (hf_move_release (scene.move));
   g_assert_cmpint (verdict (scene.move, 1), ==, HF_VERDICT_REFUSED);
   for (guint i = 0; i < 2; i++) {
@@ -623,7 +638,7 @@ test_release_all_or_none (void)
   }
 
   hf_model_set_key (&scene.worlds[1].model, D1, K);
-  scene_start (&scene, HF_ROLE_SOURCE, 5000);
+  scene_start (&scene, HF_ROLE_SOURCE, 5000, FALSE);
   g_assert_true (hf_move_release (scene.move));
   for (guint i = 0; i < 2; i++)
     g_assert_false (has_key (&scene.worlds[i].model, S1));
