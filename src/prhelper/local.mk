@@ -23,6 +23,8 @@ bin_PROGRAMS += holdfast-pr-helper
 holdfast_pr_helper_SOURCES = src/prhelper/main.c
 holdfast_pr_helper_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
 
+dist_man_MANS += doc/holdfast-pr-helper.8
+
 UNIT_TESTS_PRHELPER = tests/unit/test-prhelper-options tests/unit/test-prhelper-protocol tests/unit/test-prhelper-server
 tests_unit_test_prhelper_options_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
 tests_unit_test_prhelper_protocol_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
