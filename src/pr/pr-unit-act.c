@@ -440,7 +440,7 @@ hf_unit_back_out (HfUnit *unit)
     else
       kept |= unit->touched[i] && plan.registered[i];
   if (kept)
-    hf_unit_add_note (unit, "this nexus may stay registered: run the command again with the same record and state directory");
+    hf_unit_add_note (unit, HF_NOTE_KEPT);
   hf_plan_clear (&plan);
   if (!hf_unit_look (unit, HF_OBSERVE_ONCE))
     unit->seen_at = 0;

@@ -98,6 +98,12 @@ hf_unit_add_lu (HfUnit *unit, HfLu *lu)
   return TRUE;
 }
 
+gboolean
+hf_unit_is_backed_out (HfUnit *unit)
+{
+  return !hf_unit_is_any_touched (unit);
+}
+
 guint
 hf_unit_get_room (HfUnit *unit)
 {

@@ -27,6 +27,10 @@ void hf_unit_free (HfUnit *unit);
  * HF_PR_NEXUSES_MAX. */
 gboolean hf_unit_add_lu (HfUnit *unit, HfLu *lu);
 
+/* FALSE: a REGISTER of ours may still stand, because it could not, or must not, be taken back. */
+gboolean hf_unit_is_backed_out (HfUnit *unit);
+#define HF_NOTE_KEPT "this nexus may stay registered: run the command again with the same record and state directory"
+
 /* How many more nexuses fit. */
 guint hf_unit_get_room (HfUnit *unit);
 

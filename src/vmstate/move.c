@@ -273,6 +273,8 @@ set_backed_out (HfMove *move, const char *text)
     unit->accepted = FALSE;
     g_free (unit->note);
     unit->note = g_strdup (text);
+    if (!hf_unit_is_backed_out (move->units[i]))
+      hf_unit_add_note (move->units[i], HF_NOTE_KEPT);
   }
 }
 

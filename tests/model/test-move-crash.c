@@ -482,6 +482,7 @@ test_abort_keeps_last (void)
     g_assert_false (get_unit (&scene)->accepted);
     g_assert_true (has_key (model, D1));
     g_assert_cmpuint (model->type, ==, types[i]);
+    g_assert_nonnull (strstr (get_unit (&scene)->note, "may stay registered"));
     scene_clear (&scene);
   }
 }
