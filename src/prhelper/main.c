@@ -38,6 +38,7 @@
 /* A client is its socket and the descriptor of its command; descriptors that wait to be closed come on top. */
 #define DESCRIPTORS_PER_CLIENT 3
 #define DESCRIPTORS_OWN 64
+#define DESCRIPTORS_DISCARDED 2048
 
 typedef struct {
   HfHelperOptions options;
@@ -114,13 +115,13 @@ start_signals (Helper *helper, GError **error)
 static gboolean
 start_limits (Helper *helper, GError **error)
 {
-  rlim_t wanted = (rlim_t)helper->options.max_clients * DESCRIPTORS_PER_CLIENT + DESCRIPTORS_OWN;
+  rlim_t wanted = (rlim_t)helper->options.max_clients * DESCRIPTORS_PER_CLIENT + DESCRIPTORS_OWN + DESCRIPTORS_DISCARDED;
   struct rlimit limit;
 
   if (getrlimit (RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
     return TRUE;
   limit.rlim_cur = MIN (wanted, limit.rlim_max);
-  if (setrlimit (RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur >= wanted)
+  if (setrlimit (RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur + DESCRIPTORS_DISCARDED >= wanted)
     return TRUE;
   helper->options.max_clients = MAX (1, (guint)(limit.rlim_cur - MIN (limit.rlim_cur, DESCRIPTORS_OWN)) / DESCRIPTORS_PER_CLIENT);
   hf_log (HF_LOG_WARNING, "%u clients at most: no more descriptors are allowed (RLIMIT_NOFILE)", helper->options.max_clients);

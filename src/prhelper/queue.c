@@ -21,13 +21,34 @@
 
 #include <fcntl.h>
 #include <holdfast/scsi.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#define DISCARDS_MAX 16
+/* Descriptors of a process that wait to be closed: so many, or some for so long, and it gets no more clients. */
+#define DISCARDS_MAX 1024
+#define DISCARDS_SLOW 16
+#define DISCARD_SLOW_TIME (5 * G_USEC_PER_SEC)
 #define THREADS_KEPT 16
+
+/* The pool's hand-over of a job, which the thread sanitizer cannot see either. */
+#ifdef __SANITIZE_THREAD__
+#define HF_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define HF_THREAD_SANITIZER 1
+#endif
+#endif
+#ifdef HF_THREAD_SANITIZER
+#include <sanitizer/tsan_interface.h>
+#define hand_over(job) __tsan_release (job)
+#define take_over(job) __tsan_acquire (job)
+#else
+#define hand_over(job)
+#define take_over(job)
+#endif
 
 typedef enum { LANE_BLOCK, LANE_CHARACTER, LANE_OTHER, LANE_DISCARD } LaneKind;
 
@@ -38,7 +59,8 @@ typedef struct {
 
 typedef struct {
   LaneKey key;
-  GQueue jobs; /* of HfJob; the head is running */
+  GQueue jobs;    /* of HfJob; the head is running */
+  gint64 started; /* when it began */
 } Lane;
 
 struct _HfJob {
@@ -66,8 +88,8 @@ struct _HfQueue {
   GSource *inbox_source;
   gboolean freed;
 
-  gint references; /* atomic: the owner and each running job */
-  GMutex lock;     /* guards inbox and inbox_source against hf_queue_free */
+  gint references;      /* atomic: the owner and each running job */
+  pthread_mutex_t lock; /* guards inbox and inbox_source against hf_queue_free; the thread sanitizer does not see GLib's locks */
   GQueue inbox;
 };
 
@@ -90,7 +112,7 @@ queue_unref (HfQueue *queue)
 {
   if (!g_atomic_int_dec_and_test (&queue->references))
     return;
-  g_mutex_clear (&queue->lock);
+  pthread_mutex_destroy (&queue->lock);
   g_free (queue);
 }
 
@@ -109,14 +131,14 @@ job_post (HfJob *job)
 {
   HfQueue *queue = job->queue;
 
-  g_mutex_lock (&queue->lock);
+  pthread_mutex_lock (&queue->lock);
   if (queue->inbox_source) {
     g_queue_push_tail (&queue->inbox, job);
     g_source_set_ready_time (queue->inbox_source, 0);
   } else {
     job_free (job);
   }
-  g_mutex_unlock (&queue->lock);
+  pthread_mutex_unlock (&queue->lock);
   queue_unref (queue);
 }
 
@@ -124,9 +146,12 @@ static void
 job_run (gpointer data, gpointer user_data)
 {
   HfJob *job = data;
-  gboolean out = job->request.cdb[0] == HF_PROTOCOL_PR_OUT;
-  guint left_ms = (guint)hf_deadline_left_ms (job->deadline);
+  gboolean out;
+  guint left_ms;
 
+  take_over (job);
+  out = job->request.cdb[0] == HF_PROTOCOL_PR_OUT;
+  left_ms = (guint)hf_deadline_left_ms (job->deadline);
   if (!job->is_discard && left_ms)
     hf_sgio_execute (job->descriptor, &job->request, out ? job->request.list : job->data, left_ms, &job->answer);
   else
@@ -156,9 +181,11 @@ lane_start (HfQueue *queue, Lane *lane)
   HfJob *job = g_queue_peek_head (&lane->jobs);
 
   job->begun = TRUE;
+  lane->started = g_get_monotonic_time ();
   queue->n_running++;
   count_process (queue, job->pid, 1);
   g_atomic_int_inc (&queue->references);
+  hand_over (job);
   g_thread_pool_push (queue->pool, job, NULL);
 }
 
@@ -196,9 +223,9 @@ inbox_dispatch (GSource *source, GSourceFunc callback, gpointer user_data)
   while (!queue->freed) {
     HfJob *job;
 
-    g_mutex_lock (&queue->lock);
+    pthread_mutex_lock (&queue->lock);
     job = g_queue_pop_head (&queue->inbox);
-    g_mutex_unlock (&queue->lock);
+    pthread_mutex_unlock (&queue->lock);
     if (!job)
       break;
     job_end (job);
@@ -225,7 +252,7 @@ hf_queue_new (const HfQueueLimits *limits)
 
   queue->limits = *limits;
   queue->references = 1;
-  g_mutex_init (&queue->lock);
+  pthread_mutex_init (&queue->lock, NULL);
   g_queue_init (&queue->inbox);
   queue->lanes = g_hash_table_new_full (lane_hash, lane_equal, NULL, lane_free);
   queue->processes = g_hash_table_new (NULL, NULL);
@@ -266,11 +293,11 @@ hf_queue_free (HfQueue *queue)
     return;
   queue->freed = TRUE;
   free_waiting (queue);
-  g_mutex_lock (&queue->lock);
+  pthread_mutex_lock (&queue->lock);
   g_queue_clear_full (&queue->inbox, (GDestroyNotify)job_free);
   g_source_destroy (queue->inbox_source);
   g_clear_pointer (&queue->inbox_source, g_source_unref);
-  g_mutex_unlock (&queue->lock);
+  pthread_mutex_unlock (&queue->lock);
   g_thread_pool_free (queue->pool, FALSE, FALSE);
   g_hash_table_unref (queue->lanes);
   g_hash_table_unref (queue->processes);
@@ -390,7 +417,10 @@ hf_queue_is_clogged (HfQueue *queue, const HfPeer *peer)
   LaneKey key = { LANE_DISCARD, (guint64)peer->pid, 0 };
   Lane *lane = g_hash_table_lookup (queue->lanes, &key);
 
-  return lane && lane->jobs.length > DISCARDS_MAX;
+  if (!lane)
+    return FALSE;
+  return lane->jobs.length > DISCARDS_MAX
+         || (lane->jobs.length > DISCARDS_SLOW && g_get_monotonic_time () - lane->started > DISCARD_SLOW_TIME);
 }
 
 guint

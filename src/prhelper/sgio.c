@@ -24,8 +24,8 @@
 #include <sys/ioctl.h>
 
 #define PR_CDB_LENGTH 10
-/* Bits 6 to 1: SAM-5 has codes up to TASK ABORTED, 40h. */
-#define STATUS_MASK 0x7e
+/* SAM-4 5.3: bit 0 is reserved. What is not GOOD must not become it. */
+#define STATUS_MASK 0xfe
 #define DRIVER_MASK 0x0f
 #define DRIVER_TIMEOUT 0x06
 
