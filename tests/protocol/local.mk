@@ -22,3 +22,8 @@ EXTRA_DIST += \
   tests/protocol/differences.tsv \
   tests/protocol/helper.py \
   tests/protocol/programs.py
+
+# The client of scripts/bench.
+check_PROGRAMS += tests/protocol/load
+tests_protocol_load_SOURCES = tests/protocol/load.c
+tests_protocol_load_LDADD =
