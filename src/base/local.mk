@@ -5,3 +5,4 @@ libholdfast_core_la_SOURCES += \
   src/base/descriptors.c src/base/descriptors.h \
   src/base/fail.c src/base/fail.h \
   src/base/worker.c src/base/worker.h
+libholdfast_core_la_SOURCES += src/base/bytes.h

@@ -10,9 +10,10 @@
  * than what arrived is not an error, it is how a target says that the allocation length was too small (SPC-4 6.15.2).
  */
 
+#include "base/bytes.h"
+
 #include <holdfast/pr.h>
 
-#include <scsi/sg_unaligned.h>
 #include <string.h>
 
 #define CDB_LENGTH 10
@@ -117,7 +118,7 @@ transport_id_size (const guint8 *data, gsize length)
   if (length < 4)
     return 0;
   if ((data[0] & PROTOCOL_MASK) == PROTOCOL_ISCSI)
-    size = 4 + (gsize)sg_get_unaligned_be16 (data + 2);
+    size = 4 + (gsize)hf_get_be16 (data + 2);
   return size <= length ? size : 0;
 }
 
@@ -190,11 +191,11 @@ hf_pr_out_encode (const HfPrOut *out, guint8 *cdb, GError **error)
   if (!out_check (out, error))
     return NULL;
 
-  sg_put_unaligned_be64 (out->key, fixed);
-  sg_put_unaligned_be64 (out->new_key, fixed + 8);
+  hf_put_be64 (out->key, fixed);
+  hf_put_be64 (out->new_key, fixed + 8);
   if (move) {
     fixed[17] = (out->unregister ? MOVE_UNREG : 0) | (out->aptpl ? MOVE_APTPL : 0);
-    sg_put_unaligned_be16 (out->relative_target_port, fixed + 18);
+    hf_put_be16 (out->relative_target_port, fixed + 18);
   } else {
     fixed[20] = (spec_i_pt ? SPEC_I_PT : 0) | (out->all_tg_pt ? ALL_TG_PT : 0) | (out->aptpl ? APTPL : 0);
   }
@@ -202,15 +203,15 @@ hf_pr_out_encode (const HfPrOut *out, guint8 *cdb, GError **error)
   if (!append_transport_ids (list, out, &ids_length, error))
     return NULL;
   if (move)
-    sg_put_unaligned_be32 (ids_length, list->data + 20);
+    hf_put_be32 (ids_length, list->data + 20);
   else if (spec_i_pt)
-    sg_put_unaligned_be32 (ids_length, list->data + 24);
+    hf_put_be32 (ids_length, list->data + 24);
 
   memset (cdb, 0, CDB_LENGTH);
   cdb[0] = 0x5f;
   cdb[1] = out->action;
   cdb[2] = (guint8)(out->scope << 4 | out->type);
-  sg_put_unaligned_be32 (list->len, cdb + 5);
+  hf_put_be32 (list->len, cdb + 5);
   return g_steal_pointer (&list);
 }
 
@@ -240,9 +241,9 @@ out_decode_list (const guint8 *list, gsize length, HfPrOut *out)
   if (out->action == HF_PR_OUT_REGISTER_AND_MOVE) {
     out->unregister = (list[17] & MOVE_UNREG) != 0;
     out->aptpl = (list[17] & MOVE_APTPL) != 0;
-    out->relative_target_port = sg_get_unaligned_be16 (list + 18);
-    if (sg_get_unaligned_be32 (list + 20) != length - LIST_LENGTH
-        || !count_transport_ids (list + 24, length - 24, &out->n_transport_ids) || out->n_transport_ids != 1)
+    out->relative_target_port = hf_get_be16 (list + 18);
+    if (hf_get_be32 (list + 20) != length - LIST_LENGTH || !count_transport_ids (list + 24, length - 24, &out->n_transport_ids)
+        || out->n_transport_ids != 1)
       return "the TransportID does not fit its length";
     return NULL;
   }
@@ -253,7 +254,7 @@ out_decode_list (const guint8 *list, gsize length, HfPrOut *out)
     return length == LIST_LENGTH ? NULL : "the parameter list is not 24 bytes long";
   if (out->action != HF_PR_OUT_REGISTER)
     return "SPEC_I_PT goes with REGISTER only";
-  if (length < LIST_LENGTH + 4 || sg_get_unaligned_be32 (list + 24) != length - LIST_LENGTH - 4
+  if (length < LIST_LENGTH + 4 || hf_get_be32 (list + 24) != length - LIST_LENGTH - 4
       || !count_transport_ids (list + 28, length - 28, &out->n_transport_ids))
     return "the TransportIDs do not fit their length";
   return NULL;
@@ -273,7 +274,7 @@ hf_pr_out_decode (const guint8 *cdb, gsize cdb_length, const guint8 *list, gsize
   out.action = cdb[1] & 0x1f;
   out.scope = cdb[2] >> 4;
   out.type = cdb[2] & 0x0f;
-  length = sg_get_unaligned_be32 (cdb + 5);
+  length = hf_get_be32 (cdb + 5);
 
   if (out.action >= G_N_ELEMENTS (out_names))
     wrong = "this service action is reserved";
@@ -288,8 +289,8 @@ hf_pr_out_decode (const guint8 *cdb, gsize cdb_length, const guint8 *list, gsize
                  hf_pr_out_action_to_string (out.action), out.action, wrong);
     return FALSE;
   }
-  out.key = sg_get_unaligned_be64 (list);
-  out.new_key = sg_get_unaligned_be64 (list + 8);
+  out.key = hf_get_be64 (list);
+  out.new_key = hf_get_be64 (list + 8);
   *ret = out;
   return TRUE;
 }
@@ -302,7 +303,7 @@ hf_pr_in_encode (guint8 action, guint16 allocation_length, guint8 *cdb)
   memset (cdb, 0, CDB_LENGTH);
   cdb[0] = 0x5e;
   cdb[1] = action & 0x1f;
-  sg_put_unaligned_be16 (allocation_length, cdb + 7);
+  hf_put_be16 (allocation_length, cdb + 7);
 }
 
 G_GNUC_PRINTF (3, 4)
@@ -325,8 +326,8 @@ decode_header (guint8 action, const guint8 *data, gsize length, guint32 *ret_gen
 {
   if (length < HEADER_LENGTH)
     return bad_answer (action, error, "%" G_GSIZE_FORMAT " bytes are less than its header", length);
-  *ret_generation = sg_get_unaligned_be32 (data);
-  *ret_additional = sg_get_unaligned_be32 (data + 4);
+  *ret_generation = hf_get_be32 (data);
+  *ret_additional = hf_get_be32 (data + 4);
   return TRUE;
 }
 
@@ -347,7 +348,7 @@ hf_pr_keys_decode (const guint8 *data, gsize length, HfPrKeys *ret, GError **err
   keys.n_keys = (guint)(MIN (keys.additional_length, arrived) / 8);
   keys.keys = keys.n_keys > 0 ? g_new (guint64, keys.n_keys) : NULL;
   for (guint i = 0; i < keys.n_keys; i++)
-    keys.keys[i] = sg_get_unaligned_be64 (data + HEADER_LENGTH + (gsize)i * 8);
+    keys.keys[i] = hf_get_be64 (data + HEADER_LENGTH + (gsize)i * 8);
   *ret = keys;
   return TRUE;
 }
@@ -376,7 +377,7 @@ hf_pr_reservation_decode (const guint8 *data, gsize length, HfPrReservation *ret
   /* TYPE is kept as it is: a target may show one that the standard does not know, and the caller has to see it. */
   reservation.reserved = additional != 0;
   if (reservation.reserved) {
-    reservation.key = sg_get_unaligned_be64 (data + 8);
+    reservation.key = hf_get_be64 (data + 8);
     reservation.scope = data[21] >> 4;
     reservation.type = data[21] & 0x0f;
   }
@@ -393,7 +394,7 @@ hf_pr_capabilities_decode (const guint8 *data, gsize length, HfPrCapabilities *r
   if (length < 2)
     return bad_answer (HF_PR_IN_REPORT_CAPABILITIES, error, "%" G_GSIZE_FORMAT " bytes are less than its length field", length);
   /* LENGTH counts itself and is 8 (SPC-4 6.15.4). Fewer bytes are accepted as far as they hold the flags. */
-  valid = MIN ((gsize)sg_get_unaligned_be16 (data), length);
+  valid = MIN ((gsize)hf_get_be16 (data), length);
   if (valid < 4)
     return bad_answer (HF_PR_IN_REPORT_CAPABILITIES, error, "%" G_GSIZE_FORMAT " bytes do not hold the flags", valid);
 
@@ -424,7 +425,7 @@ decode_descriptor (const guint8 *data, gsize length, HfPrRegistrant *ret, gsize 
   *ret_used = 0;
   if (length < DESCRIPTOR_LENGTH)
     return TRUE;
-  id_length = sg_get_unaligned_be32 (data + 20);
+  id_length = hf_get_be32 (data + 20);
   if (id_length > HF_TRANSPORT_ID_MAX)
     return bad_answer (HF_PR_IN_READ_FULL_STATUS, error, "a TransportID of %" G_GUINT32_FORMAT " bytes", id_length);
   if (id_length > length - DESCRIPTOR_LENGTH)
@@ -433,12 +434,12 @@ decode_descriptor (const guint8 *data, gsize length, HfPrRegistrant *ret, gsize 
     return bad_answer (HF_PR_IN_READ_FULL_STATUS, error,
                        "ADDITIONAL DESCRIPTOR LENGTH %" G_GUINT32_FORMAT " cuts the TransportID", id_length);
 
-  registrant.key = sg_get_unaligned_be64 (data);
+  registrant.key = hf_get_be64 (data);
   registrant.all_tg_pt = (data[12] & 0x02) != 0;
   registrant.holder = (data[12] & 0x01) != 0;
   registrant.scope = registrant.holder ? data[13] >> 4 : 0;
   registrant.type = registrant.holder ? data[13] & 0x0f : 0;
-  registrant.nexus.relative_target_port = sg_get_unaligned_be16 (data + 18);
+  registrant.nexus.relative_target_port = hf_get_be16 (data + 18);
   registrant.nexus.transport_id.length = (guint16)id_length;
   memcpy (registrant.nexus.transport_id.bytes, data + DESCRIPTOR_LENGTH, id_length);
   *ret = registrant;

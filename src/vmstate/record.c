@@ -9,9 +9,10 @@
  * that was read and from one that is to be written: what we write, we also read. Lists are bounded before they are allocated.
  */
 
+#include "base/bytes.h"
+
 #include <holdfast/record.h>
 
-#include <scsi/sg_unaligned.h>
 #include <string.h>
 
 #define MAGIC "HOLDFAST"
@@ -363,8 +364,8 @@ hf_record_encode (const HfRecord *record, GError **error)
 
   guint8 *frame = g_malloc (HEADER_SIZE + body_length);
   memcpy (frame, MAGIC, MAGIC_SIZE);
-  sg_put_unaligned_be32 (HF_RECORD_VERSION, frame + MAGIC_SIZE);
-  sg_put_unaligned_be32 ((guint32)body_length, frame + MAGIC_SIZE + 4);
+  hf_put_be32 (HF_RECORD_VERSION, frame + MAGIC_SIZE);
+  hf_put_be32 ((guint32)body_length, frame + MAGIC_SIZE + 4);
   g_variant_store (body, frame + HEADER_SIZE);
   digest_frame (frame, frame + HEADER_SIZE, body_length, frame + HEADER_SIZE - DIGEST_SIZE);
   return g_bytes_new_take (frame, HEADER_SIZE + body_length);
@@ -385,14 +386,14 @@ check_frame (const guint8 *data, gsize length, GError **error)
     return fail (error, HF_RECORD_ERROR_TRUNCATED, "truncated: %" G_GSIZE_FORMAT " bytes, the header alone has %d", length,
                  HEADER_SIZE);
 
-  guint32 version = sg_get_unaligned_be32 (data + MAGIC_SIZE);
+  guint32 version = hf_get_be32 (data + MAGIC_SIZE);
   if (version > HF_RECORD_VERSION)
     return fail (error, HF_RECORD_ERROR_NEWER, "written in version %u; this holdfast reads version %d", version,
                  HF_RECORD_VERSION);
   if (version != HF_RECORD_VERSION)
     return fail (error, HF_RECORD_ERROR_CORRUPTED, "version %u does not exist", version);
 
-  guint32 body_length = sg_get_unaligned_be32 (data + MAGIC_SIZE + 4);
+  guint32 body_length = hf_get_be32 (data + MAGIC_SIZE + 4);
   if (body_length != length - HEADER_SIZE)
     return fail (error, HF_RECORD_ERROR_TRUNCATED, "%s: the body has %" G_GSIZE_FORMAT " bytes, the header says %u",
                  body_length > length - HEADER_SIZE ? "truncated" : "something is appended", length - HEADER_SIZE, body_length);
