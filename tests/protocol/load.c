@@ -44,17 +44,21 @@
 typedef struct {
   int socket, file;
   int64_t sent_at;
-  size_t received;
+  size_t received, n_answers;
   uint8_t reply[HEADER_SIZE + DATA_MAX];
 } Client;
 
 /* PERSISTENT RESERVE IN, READ KEYS, ALLOCATION LENGTH 256 (SPC-4 6.15.1). */
 static const uint8_t read_keys[CDB_SIZE] = { 0x5e, 0, 0, 0, 0, 0, 0, DATA_MAX >> 8, DATA_MAX & 0xff };
 
+typedef struct {
+  uint32_t ns, client;
+} Sample;
+
 static Client clients[CLIENTS_MAX];
 static int n_clients;
 static int64_t end_at;
-static uint32_t samples[SAMPLES_MAX];
+static Sample samples[SAMPLES_MAX];
 static size_t n_samples; /* atomic for device */
 
 static void
@@ -74,7 +78,7 @@ now_ns (void)
 }
 
 static void
-add_sample (int64_t ns)
+add_sample (Client *client, int64_t ns)
 {
   size_t place = __atomic_fetch_add (&n_samples, 1, __ATOMIC_RELAXED);
 
@@ -82,15 +86,28 @@ add_sample (int64_t ns)
     errno = ENOSPC;
     fail ("the samples");
   }
-  samples[place] = (uint32_t)ns;
+  samples[place] = (Sample){ (uint32_t)ns, (uint32_t)(client - clients) };
+  client->n_answers++;
 }
 
 static int
 compare_samples (const void *a, const void *b)
 {
-  uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+  uint32_t x = ((const Sample *)a)->ns, y = ((const Sample *)b)->ns;
 
   return (x > y) - (x < y);
+}
+
+/* Microseconds; the samples are sorted, and each client has an answer. */
+static double
+percentile (double part)
+{
+  double weight = 0;
+  size_t i = 0;
+
+  while (i < n_samples - 1 && (weight += 1.0 / (double)clients[samples[i].client].n_answers) < part * n_clients)
+    i++;
+  return samples[i].ns / 1e3;
 }
 
 static void
@@ -103,7 +120,7 @@ print_samples (int64_t started_at)
     fail ("no answer");
   }
   qsort (samples, n_samples, sizeof *samples, compare_samples);
-  printf ("%zu %.6f %.1f %.1f\n", n_samples, seconds, samples[n_samples / 2] / 1e3, samples[n_samples * 99 / 100] / 1e3);
+  printf ("%zu %.6f %.1f %.1f\n", n_samples, seconds, percentile (0.5), percentile (0.99));
 }
 
 /* ---- the protocol ---- */
@@ -235,7 +252,7 @@ run (const char *path, int number, int ms, char **paths, int n_paths)
 
       if (!receive_reply (client))
         continue;
-      add_sample (now_ns () - client->sent_at);
+      add_sample (client, now_ns () - client->sent_at);
       if (client->sent_at < end_at)
         send_command (client);
       else
@@ -265,7 +282,7 @@ device_thread (void *data)
     client->sent_at = now_ns ();
     if (ioctl (client->file, SG_IO, &header) < 0 || header.status != 0)
       fail ("SG_IO");
-    add_sample (now_ns () - client->sent_at);
+    add_sample (client, now_ns () - client->sent_at);
   } while (client->sent_at < end_at);
   return NULL;
 }
