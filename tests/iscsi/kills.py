@@ -14,7 +14,7 @@ from harness.world import World  # noqa: E402
 def main(tap, log):
     with TgtTarget() as target:
         world = World(target, env=log.env)
-        faults.run_kills(tap, world, log, types=(0, 1, 5, 7))
+        faults.run_kills(tap, world, log, types=(0, 1, 3, 5, 6, 7, 8))
         tap.case("the hosts end in order, no sanitizer complained", world.close)
 
 
