@@ -32,6 +32,8 @@
 #define DISCARDS_SLOW 16
 #define DISCARD_SLOW_TIME (5 * G_USEC_PER_SEC)
 #define THREADS_KEPT 16
+/* Jobs that end in one turn of the main loop; clients that pipeline would keep it for ever. */
+#define BATCH_MAX 64
 
 /* The pool's hand-over of a job, which the thread sanitizer cannot see either. */
 #ifdef __SANITIZE_THREAD__
@@ -212,23 +214,34 @@ typedef struct {
   HfQueue *queue;
 } InboxSource;
 
+static HfJob *
+inbox_pop (HfQueue *queue)
+{
+  HfJob *job;
+
+  pthread_mutex_lock (&queue->lock);
+  job = g_queue_pop_head (&queue->inbox);
+  pthread_mutex_unlock (&queue->lock);
+  return job;
+}
+
 /* done may free the queue, so that each job is taken from the inbox by itself. */
 static gboolean
 inbox_dispatch (GSource *source, GSourceFunc callback, gpointer user_data)
 {
   HfQueue *queue = ((InboxSource *)source)->queue;
+  HfJob *job;
+  guint n = 0;
 
   g_source_set_ready_time (source, -1);
   g_atomic_int_inc (&queue->references);
-  while (!queue->freed) {
-    HfJob *job;
-
-    pthread_mutex_lock (&queue->lock);
-    job = g_queue_pop_head (&queue->inbox);
-    pthread_mutex_unlock (&queue->lock);
-    if (!job)
-      break;
+  while (!queue->freed && (job = inbox_pop (queue)) != NULL) {
     job_end (job);
+    if (++n < BATCH_MAX || queue->freed)
+      continue;
+    /* What is left has its turn when the others had theirs. */
+    g_source_set_ready_time (source, 0);
+    break;
   }
   queue_unref (queue);
   return G_SOURCE_CONTINUE;

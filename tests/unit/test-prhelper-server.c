@@ -453,6 +453,71 @@ test_threads (void)
   stage_run (stage, play_threads, "before-guest-out#1=" LONG);
 }
 
+/* ---- the loop's turn ---- */
+
+#define TURN_JOBS_MAX 1000
+
+typedef struct {
+  HfQueue *queue;
+  const char *device;
+  guint *n_done; /* of all */
+} Runner;
+
+static void on_run (HfJob *job, gpointer user_data);
+
+static void
+run_again (Runner *runner)
+{
+  HfProtocolRequest request = { .cdb = { HF_PROTOCOL_PR_IN, [8] = 8 }, .length = 8 };
+  const HfPeer peer = { .pid = 1 };
+  int fd = open (runner->device, O_RDWR | O_CLOEXEC);
+
+  g_assert_nonnull (hf_queue_submit (runner->queue, &peer, &request, fd, G_MAXINT64, on_run, runner));
+}
+
+/* Slow enough for the threads: whenever one job was taken from the inbox, the next is in it. */
+static void
+on_run (HfJob *job, gpointer user_data)
+{
+  Runner *runner = user_data;
+  gint64 end = g_get_monotonic_time () + 1000;
+
+  g_assert_cmpuint ((*runner->n_done)++, <, TURN_JOBS_MAX);
+  while (g_get_monotonic_time () < end)
+    g_thread_yield ();
+  run_again (runner);
+}
+
+static gboolean
+on_time (gpointer user_data)
+{
+  *(gboolean *)user_data = TRUE;
+  return G_SOURCE_REMOVE;
+}
+
+/* Commands that follow each other without end do not keep the loop from anything else. */
+static void
+test_turn (void)
+{
+  static const char *const devices[] = { "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom" };
+  const HfQueueLimits limits = { .max_threads = 8, .max_threads_per_process = 8 };
+  HfQueue *queue = hf_queue_new (&limits);
+  Runner runners[G_N_ELEMENTS (devices)];
+  gboolean polled = FALSE;
+  guint n_done = 0;
+
+  g_assert_true (hf_fail_set (NULL, NULL));
+  for (guint i = 0; i < G_N_ELEMENTS (devices); i++) {
+    runners[i] = (Runner){ queue, devices[i], &n_done };
+    run_again (&runners[i]);
+  }
+  g_timeout_add (50, on_time, &polled);
+  while (!polled)
+    g_main_context_iteration (NULL, TRUE);
+  hf_queue_free (queue);
+  g_assert_cmpuint (n_done, >, 0);
+}
+
 /* ---- clients that lie or stall ---- */
 
 static void
@@ -699,6 +764,7 @@ main (int argc, char **argv)
   g_test_add_func ("/prhelper/server/same-device", test_same_device);
   g_test_add_func ("/prhelper/server/deadline", test_deadline);
   g_test_add_func ("/prhelper/server/threads", test_threads);
+  g_test_add_func ("/prhelper/server/turn", test_turn);
   g_test_add_func ("/prhelper/server/stalls", test_stalls);
   g_test_add_func ("/prhelper/server/faults", test_faults);
   g_test_add_func ("/prhelper/server/leaves", test_leaves);
