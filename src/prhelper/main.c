@@ -10,6 +10,7 @@
  */
 #include "config.h"
 
+#include "base/descriptors.h"
 #include "base/fail.h"
 #include "prhelper/listener.h"
 #include "prhelper/log.h"
@@ -278,6 +279,8 @@ main (int argc, char **argv)
   g_autoptr (GError) error = NULL;
   int result;
 
+  if (!hf_descriptors_occupy_standard ())
+    return EXIT_FAILURE;
   g_set_prgname ("holdfast-pr-helper");
   switch (hf_helper_options_parse (argc, argv, &helper.options, &error)) {
   case HF_HELPER_OPTIONS_RUN:

@@ -154,6 +154,9 @@ apply (const Setting *setting, HfHelperOptions *options, GError **error)
   case TAKES_STRING:
     return take_string (word, setting->value, (char **)at, error);
   case TAKES_LIST:
+    /* Not "no restriction": a template may have filled in nothing. */
+    if (setting->value[0] == '\0')
+      return bad (word, "", "a value", error);
     append_string ((char ***)at, setting->value);
     return TRUE;
   case TAKES_NUMBER:
@@ -285,6 +288,8 @@ add_file_setting (GKeyFile *file, const Word *word, GArray *settings, GError **e
       g_array_append_val (settings, setting);
   } else {
     values = g_key_file_get_string_list (file, CONFIG_GROUP, word->name, NULL, &failure);
+    if (values && !*values)
+      return bad (word, "", "a value", error);
     for (char **value = values; value && *value; value++) {
       Setting setting = { word, g_strdup (*value) };
       g_array_append_val (settings, setting);

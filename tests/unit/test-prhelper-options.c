@@ -216,6 +216,8 @@ test_config_refused (void)
     { "[pr-helper]\nstrict=perhaps\n", "strict" },
     { "timeout=1\n", "group" },
     { "[pr-helper]\nsocket=a.sock\n", "absolute" },
+    { "[pr-helper]\nallow-uid=\n", "allow-uid wants a value" },
+    { "[pr-helper]\nallow-gid=;\n", "allow-gid wants a value" },
   };
 
   for (guint i = 0; i < G_N_ELEMENTS (rows); i++) {
