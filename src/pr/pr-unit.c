@@ -234,6 +234,9 @@ hf_unit_start_anew (HfUnit *unit, gboolean only_reads)
   unit->look = "observe";
   hf_pr_observation_clear (&unit->result.before);
   unit->result.has_before = FALSE;
+  unit->input.observed = NULL;
+  for (guint i = 0; i < unit->n_lus; i++)
+    unit->ours[i].known = HF_REGISTERED_UNKNOWN;
   memset (unit->touched, 0, sizeof unit->touched);
   memset (unit->stale, 0, sizeof unit->stale);
 }
@@ -388,7 +391,7 @@ hf_unit_is_reachable (HfUnit *unit)
   HfUnitError failure = { 0 };
   if (unit->n_lus > 0 || unit->result.saved->key == 0)
     return TRUE;
-  hf_unit_error_set (&failure, "identify", NULL, 15, "no device was given or found for this LU of the record");
+  hf_unit_error_set (&failure, "identify", NULL, HF_SG_EXIT_FILE, "no device was given or found for this LU of the record");
   hf_unit_fail (unit, HF_VERDICT_ERROR, &failure);
   return FALSE;
 }
