@@ -3,10 +3,11 @@
 /*
  * The program holdfast-pr-helper. Owns: the order of its start and end. Thread: main; there is no other before the queue's.
  *
- * Theory of operation: the socket is there before the process goes into the background, so that who started it can connect as
- * soon as it returns; privileges go before the first byte of a client is read, the sandbox last, because it forbids what the
- * others do. SIGTERM, SIGINT and SIGHUP are blocked in all threads and read from a descriptor: no signal ever cuts a command
- * short.
+ * Theory of operation: a process that goes into the background leaves one behind that waits for the end of the start, so that who
+ * started it can connect as soon as it returns, and learns of a failure. The file with the process id is locked before the socket
+ * is replaced: a second start must not take the socket of a helper that serves. Privileges go before the first byte of a client
+ * is read, the sandbox last, because it forbids what the others do. SIGTERM, SIGINT and SIGHUP are blocked in all threads and
+ * read from a descriptor: no signal ever cuts a command short.
  */
 #include "config.h"
 
@@ -23,6 +24,7 @@
 #include "prhelper/trace.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <gio/gio.h>
 #include <glib-unix.h>
 #include <signal.h>
@@ -40,12 +42,16 @@
 #define DESCRIPTORS_PER_CLIENT 3
 #define DESCRIPTORS_OWN 64
 #define DESCRIPTORS_DISCARDED 2048
+/* What the process in the background tells the one that started it: this, or its error. */
+#define STARTED "\n"
+#define STARTER_TEXT_SIZE 1024
 
 typedef struct {
   HfHelperOptions options;
   guint uid, gid;
   GArray *allow_uids, *allow_gids;
   int signal_fd;
+  int starter_fd; /* of the pipe to the process that waits for the start; -1: none */
   HfListener *listener;
   HfPidfile *pidfile;
   HfServer *server;
@@ -129,8 +135,9 @@ start_limits (Helper *helper, GError **error)
   return TRUE;
 }
 
+/* Before the process id changes, which service managers name. */
 static gboolean
-start_listener (Helper *helper, GError **error)
+start_inherited (Helper *helper, GError **error)
 {
   GError *failure = NULL;
 
@@ -139,22 +146,83 @@ start_listener (Helper *helper, GError **error)
     g_propagate_error (error, failure);
     return FALSE;
   }
-  if (!helper->listener)
-    helper->listener = hf_listener_new (helper->options.socket, helper->options.socket_mode, error);
-  else if (helper->options.socket_on_command_line) {
-    g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "the socket cannot be set with socket activation");
-    return FALSE;
-  }
-  return helper->listener != NULL;
+  if (!helper->listener || !helper->options.socket_on_command_line)
+    return TRUE;
+  g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "the socket cannot be set with socket activation");
+  return FALSE;
+}
+
+/* In the process that was started: ends as the other one says, whose message stands in the pipe. */
+static void
+end_starter (int fd)
+{
+  char text[STARTER_TEXT_SIZE] = "";
+  gsize length = 0;
+  ssize_t n;
+
+  while (length < sizeof text - 1 && ((n = read (fd, text + length, sizeof text - 1 - length)) > 0 || (n < 0 && errno == EINTR)))
+    length += (gsize)MAX (n, 0);
+  if (strcmp (text, STARTED) == 0)
+    _exit (EXIT_SUCCESS);
+  hf_log (HF_LOG_ERROR, "%s", length ? text : "ended while it started");
+  _exit (EXIT_FAILURE);
+}
+
+static void
+tell_starter (Helper *helper, const char *text)
+{
+  if (helper->starter_fd < 0)
+    return;
+  if (write (helper->starter_fd, text, MIN (strlen (text), STARTER_TEXT_SIZE - 1)) < 0)
+    hf_log (HF_LOG_WARNING, "who started us is gone: %s", g_strerror (errno));
+  close (helper->starter_fd);
+  helper->starter_fd = -1;
+}
+
+/* Descriptors 0 to 2 lead nowhere, as daemon(3) has it. */
+static gboolean
+leave_terminal (void)
+{
+  int fd = open ("/dev/null", O_RDWR | O_CLOEXEC);
+  gboolean done = fd >= 0 && setsid () >= 0 && chdir ("/") == 0;
+
+  for (int standard = STDIN_FILENO; standard <= STDERR_FILENO && done; standard++)
+    done = dup2 (fd, standard) == standard;
+  if (fd >= 0)
+    close (fd);
+  return done;
 }
 
 static gboolean
 start_daemon (Helper *helper, GError **error)
 {
-  if (!helper->options.daemon || daemon (0, 0) == 0)
+  int ends[2] = { -1, -1 };
+  pid_t pid = -1;
+
+  if (!helper->options.daemon)
     return TRUE;
+  if (pipe2 (ends, O_CLOEXEC) == 0)
+    pid = fork ();
+  if (pid > 0) {
+    close (ends[1]);
+    end_starter (ends[0]);
+  }
+  if (pid == 0) {
+    close (ends[0]);
+    helper->starter_fd = ends[1];
+    if (leave_terminal ())
+      return TRUE;
+  }
   g_set_error (error, G_IO_ERROR, (int)g_io_error_from_errno (errno), "cannot go into the background: %s", g_strerror (errno));
   return FALSE;
+}
+
+static gboolean
+start_listener (Helper *helper, GError **error)
+{
+  if (!helper->listener)
+    helper->listener = hf_listener_new (helper->options.socket, helper->options.socket_mode, error);
+  return helper->listener != NULL;
 }
 
 static gboolean
@@ -190,10 +258,10 @@ start_sandbox (Helper *helper, GError **error)
   return !helper->options.sandbox || hf_sandbox_enter (error);
 }
 
-static gboolean (*const start_steps[]) (Helper *helper, GError **error) = { start_names,   start_log,      start_signals,
-                                                                            start_limits,  start_listener, start_daemon,
-                                                                            start_pidfile, start_notify,   start_privileges,
-                                                                            start_sandbox };
+static gboolean (*const start_steps[]) (Helper *helper, GError **error) = { start_names,      start_log,       start_signals,
+                                                                            start_limits,     start_inherited, start_daemon,
+                                                                            start_pidfile,    start_listener,  start_notify,
+                                                                            start_privileges, start_sandbox };
 
 /* ---- serving ---- */
 
@@ -258,8 +326,10 @@ run (Helper *helper)
     if (start_steps[i](helper, &error))
       continue;
     hf_log (HF_LOG_ERROR, "%s", error->message);
+    tell_starter (helper, error->message);
     return EXIT_FAILURE;
   }
+  tell_starter (helper, STARTED);
   serve (helper);
   return EXIT_SUCCESS;
 }
@@ -275,7 +345,7 @@ print (char *text)
 int
 main (int argc, char **argv)
 {
-  Helper helper = { 0 };
+  Helper helper = { .starter_fd = -1 };
   g_autoptr (GError) error = NULL;
   int result;
 

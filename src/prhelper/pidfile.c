@@ -3,8 +3,10 @@
 /*
  * Owns: the file and its lock. Thread: main.
  *
- * Theory of operation: the lock is what counts, the number is for readers. A predecessor that ends removes the file it had
- * locked, so after the lock was got it is checked that the name still leads to this file; if not, it is tried again.
+ * Theory of operation: the lock is what counts, the number is for readers. It belongs to the open file description (F_OFD_SETLK):
+ * one of the process would go when any other descriptor of the file is closed, and clients pass descriptors. A predecessor that
+ * ends removes the file it had locked, so after the lock was got it is checked that the name still leads to this file; if not, it
+ * is tried again.
  */
 #include "config.h"
 
@@ -22,6 +24,15 @@ struct _HfPidfile {
   int fd;
 };
 
+/* TRUE: the name leads to the file that is open as fd. */
+static gboolean
+has_name (int fd, const char *path)
+{
+  struct stat opened, named;
+
+  return fstat (fd, &opened) == 0 && stat (path, &named) == 0 && named.st_dev == opened.st_dev && named.st_ino == opened.st_ino;
+}
+
 static gboolean
 fail (const char *path, const char *what, GError **error)
 {
@@ -36,17 +47,16 @@ static gboolean
 open_locked (const char *path, int *ret_fd, gboolean *ret_is_it, GError **error)
 {
   struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-  struct stat opened, named;
   int fd = open (path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
 
   if (fd < 0)
     return fail (path, "cannot be opened", error);
-  if (fcntl (fd, F_SETLK, &lock) < 0 || fstat (fd, &opened) < 0) {
+  if (fcntl (fd, F_OFD_SETLK, &lock) < 0) {
     fail (path, errno == EAGAIN || errno == EACCES ? "another process has it" : "cannot be locked", error);
     close (fd);
     return FALSE;
   }
-  *ret_is_it = stat (path, &named) == 0 && named.st_dev == opened.st_dev && named.st_ino == opened.st_ino;
+  *ret_is_it = has_name (fd, path);
   *ret_fd = fd;
   return TRUE;
 }
@@ -81,7 +91,9 @@ hf_pidfile_free (HfPidfile *pidfile)
 {
   if (!pidfile)
     return;
-  unlink (pidfile->path);
+  /* Whoever took the name away meanwhile keeps what has it now. */
+  if (has_name (pidfile->fd, pidfile->path))
+    unlink (pidfile->path);
   close (pidfile->fd);
   g_free (pidfile->path);
   g_free (pidfile);
