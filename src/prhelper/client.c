@@ -12,8 +12,8 @@
  * brought descriptors, so a descriptor always belongs to the part that was asked for, and the next request stays in the socket.
  *
  * Stopping: shutdown(SHUT_RD) first, so that the client's next write fails and QEMU connects again to whoever comes after us.
- * What is in the socket by then was sent in good faith and is served; a close between a CDB and its reply is an error that the
- * guest sees.
+ * What is in the socket by then was sent in good faith and is answered; a close between a CDB and its reply is an error that the
+ * guest sees. But there is one deadline for all of it: without socket activation nobody can connect meanwhile.
  */
 #include "config.h"
 
@@ -33,6 +33,8 @@
 
 #define SENSE_ILLEGAL_REQUEST 0x05
 #define INVALID_COMMAND_OPERATION_CODE 0x2000
+#define SENSE_ABORTED 0x0b
+#define COMMAND_TIMEOUT_DURING_PROCESSING 0x2e02
 /* One more than is allowed, to see that it is too many; the kernel drops the rest and says so. */
 #define DESCRIPTORS_MAX 2
 
@@ -66,6 +68,8 @@ static const GIOCondition phase_events[] = { [PHASE_WRITING] = G_IO_OUT, [PHASE_
 static void
 enter (HfClient *client, Phase phase, gint64 deadline)
 {
+  if (client->stopping && deadline >= 0)
+    deadline = MIN (deadline, client->stop_deadline);
   if (client->tag && client->phase != phase)
     g_source_modify_unix_fd (client->source, client->tag, phase_events[phase]);
   client->phase = phase;
@@ -230,6 +234,9 @@ execute (HfClient *client)
   if (!answer_alone (client, descriptor, &answer)) {
     gint64 deadline = hf_deadline_after_ms (client->rules->timeout_ms);
 
+    if (client->stopping)
+      deadline = MIN (deadline, client->stop_deadline);
+
     client->job = hf_queue_submit (client->queue, &client->peer, request, descriptor, deadline, job_done, client);
     if (client->job) {
       enter (client, PHASE_WAITING, deadline);
@@ -307,7 +314,7 @@ start_clock (HfClient *client)
 
   if (client->deadline >= 0)
     return;
-  enter (client, PHASE_READING, client->stopping ? MIN (deadline, client->stop_deadline) : deadline);
+  enter (client, PHASE_READING, deadline);
 }
 
 /* Reads once. ret_again: there may be more. */
@@ -369,11 +376,16 @@ late (HfClient *client)
 {
   HfSgioAnswer answer = { .status = HF_SAM_BUSY };
   HfProtocolRequest request;
+  gboolean begun;
 
   if (client->phase != PHASE_WAITING)
     return end_with (client, client->phase == PHASE_READING ? "a request was begun and not finished" : "a reply was not read");
-  hf_log_peer (HF_LOG_WARNING, "client %d (uid %u): %s: no answer in time, answered BUSY", (int)client->peer.pid,
-               (guint)client->peer.uid, hf_job_get_device (client->job));
+  begun = hf_job_has_begun (client->job);
+  /* BUSY says that the command was not accepted (SAM-5 5.3.1). One that was sent may still be executed. */
+  if (begun)
+    hf_sgio_answer_sense (&answer, SENSE_ABORTED, COMMAND_TIMEOUT_DURING_PROCESSING);
+  hf_log_peer (HF_LOG_WARNING, "client %d (uid %u): %s: no answer in time, %s", (int)client->peer.pid, (guint)client->peer.uid,
+               hf_job_get_device (client->job), begun ? "its result is not known" : "not sent, answered BUSY");
   request = *hf_job_get_request (client->job);
   log_out (client, &request, &answer, hf_job_get_device (client->job));
   hf_queue_abandon (client->queue, client->job);
@@ -381,12 +393,16 @@ late (HfClient *client)
   return reply (client, &request, &answer, NULL) && step (client);
 }
 
-/* The peer is gone while its command is in flight: the command ends first, its answer then finds nobody. */
-static void
+/* The peer is gone while its command is in flight: one that was sent ends first, its answer then finds nobody; one that was not
+ * must not be any more, for its guest may run elsewhere by then. */
+static gboolean
 look_away (HfClient *client)
 {
+  if (!hf_job_has_begun (client->job))
+    return end (client);
   g_source_remove_unix_fd (client->source, client->tag);
   client->tag = NULL;
+  return TRUE;
 }
 
 static gboolean
@@ -395,9 +411,10 @@ dispatch (GSource *source, GSourceFunc callback, gpointer user_data)
   HfClient *client = ((ClientSource *)source)->client;
   GIOCondition condition = client->tag ? g_source_query_unix_fd (source, client->tag) : 0;
 
-  if (client->phase == PHASE_WAITING && (condition & (G_IO_HUP | G_IO_ERR)))
-    look_away (client);
-  else if (condition)
+  if (client->phase == PHASE_WAITING && (condition & (G_IO_HUP | G_IO_ERR))) {
+    if (!look_away (client))
+      return FALSE;
+  } else if (condition)
     return step (client);
   if (client->deadline >= 0 && g_get_monotonic_time () >= client->deadline)
     return late (client);
@@ -436,10 +453,10 @@ hf_client_stop (HfClient *client, gint64 deadline)
 {
   client->stopping = TRUE;
   client->stop_deadline = deadline;
+  if (client->deadline >= 0)
+    enter (client, client->phase, client->deadline);
   if (client->phase == PHASE_WAITING)
     return;
-  if (client->deadline >= 0)
-    enter (client, client->phase, MIN (client->deadline, deadline));
   if (hf_protocol_decoder_is_between (&client->decoder))
     close_stream (client);
   step (client);

@@ -15,7 +15,7 @@ typedef struct _HfClient HfClient;
 
 typedef struct {
   gboolean strict;          /* refuse what qemu-pr-helper refuses: PR OUT on a read-only descriptor */
-  guint timeout_ms;         /* of a command, from the whole request to the reply; then BUSY */
+  guint timeout_ms;         /* of a command, from the whole request to the reply; then BUSY, or b/2E02 if it was sent */
   guint request_timeout_ms; /* of the client, for what it began: the greeting, a request, taking a reply; then it is closed */
   void (*closed) (HfClient *client, gpointer user_data); /* free it now or later; it does nothing more */
   gpointer user_data;
@@ -25,7 +25,7 @@ typedef struct {
 HfClient *hf_client_new (int socket, const HfPeer *peer, const HfClientRules *rules, HfQueue *queue);
 
 /* Serves what was sent before this call, answers it, and then calls closed; nothing new is taken. May call closed at once.
-   deadline: of a request that was begun. */
+   deadline: of all of it. */
 void hf_client_stop (HfClient *client, gint64 deadline);
 
 /* Closes at once. A command in flight goes on without a client. closed is not called. NULL is accepted. */

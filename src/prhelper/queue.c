@@ -32,6 +32,8 @@
 #define DISCARDS_SLOW 16
 #define DISCARD_SLOW_TIME (5 * G_USEC_PER_SEC)
 #define THREADS_KEPT 16
+/* The kernel needs time too when a device gave no answer, to abort the command; its answer is to come before the deadline. */
+#define KERNEL_SHARE_MS 5000
 /* Jobs that end in one turn of the main loop; clients that pipeline would keep it for ever. */
 #define BATCH_MAX 64
 
@@ -155,7 +157,8 @@ job_run (gpointer data, gpointer user_data)
   out = job->request.cdb[0] == HF_PROTOCOL_PR_OUT;
   left_ms = (guint)hf_deadline_left_ms (job->deadline);
   if (!job->is_discard && left_ms)
-    hf_sgio_execute (job->descriptor, &job->request, out ? job->request.list : job->data, left_ms, &job->answer);
+    hf_sgio_execute (job->descriptor, &job->request, out ? job->request.list : job->data,
+                     left_ms - MIN (left_ms / 4, KERNEL_SHARE_MS), &job->answer);
   else
     job->answer.status = HF_SAM_BUSY;
   close (job->descriptor);
@@ -278,10 +281,22 @@ hf_queue_new (const HfQueueLimits *limits)
   return queue;
 }
 
-/* Jobs that wait are freed here, those at work by their threads. */
+static gpointer
+close_all (gpointer data)
+{
+  g_autoptr (GArray) descriptors = data;
+
+  for (guint i = 0; i < descriptors->len; i++)
+    close (g_array_index (descriptors, int, i));
+  return NULL;
+}
+
+/* Jobs that wait are freed here, those at work by their threads. Their descriptors are closed elsewhere, or with the process. */
 static void
 free_waiting (HfQueue *queue)
 {
+  GArray *descriptors = g_array_new (FALSE, FALSE, sizeof (int));
+  GThread *thread;
   GHashTableIter iter;
   gpointer value;
 
@@ -293,10 +308,15 @@ free_waiting (HfQueue *queue)
     while ((job = g_queue_pop_head (&lane->jobs)) != NULL) {
       if (job->begun)
         continue;
-      close (job->descriptor);
+      g_array_append_val (descriptors, job->descriptor);
       job_free (job);
     }
   }
+  thread = g_thread_try_new ("close", close_all, descriptors, NULL);
+  if (thread)
+    g_thread_unref (thread);
+  else
+    g_array_unref (descriptors);
 }
 
 void
@@ -440,6 +460,12 @@ guint
 hf_queue_get_running (HfQueue *queue)
 {
   return queue->n_running;
+}
+
+gboolean
+hf_job_has_begun (const HfJob *job)
+{
+  return job->begun;
 }
 
 const HfProtocolRequest *

@@ -32,6 +32,9 @@ void hf_queue_free (HfQueue *queue);
 HfJob *hf_queue_submit (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request, int descriptor, gint64 deadline,
                         HfJobDone done, gpointer user_data);
 
+/* FALSE: it waits in the queue of its device; abandoned now, it is never sent. */
+gboolean hf_job_has_begun (const HfJob *job);
+
 /* Nobody waits for job any more: done is not called. If it has not begun, it never will. */
 void hf_queue_abandon (HfQueue *queue, HfJob *job);
 

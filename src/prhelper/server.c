@@ -22,8 +22,8 @@
 /* Connections accepted before clients have their turn. */
 #define ACCEPTS_MAX 64
 #define PAUSE_MS 100
-/* For a request that a client had begun when we were told to stop. */
-#define STOP_GRACE_MS 2000
+/* For all that clients had begun when we were told to stop. QEMU tries for 4 to 5 seconds to connect to whoever comes next. */
+#define STOP_GRACE_MS 3000
 
 struct _HfServer {
   HfListener *listener; /* NULL: stopped */

@@ -12,6 +12,7 @@
 
 #include "base/fail.h"
 #include "prhelper/log.h"
+#include "prhelper/pidfile.h"
 #include "prhelper/server.h"
 
 #include <errno.h>
@@ -385,7 +386,8 @@ test_same_device (void)
   stage_run (stage_new (), play_same_device, "before-guest-out#1=" LONG ",before-guest-in#1=conflict");
 }
 
-/* The deadline is real: BUSY comes while the command is still away, and what waited behind it is never sent. */
+/* The deadline is real: an answer comes while the command is still away, and what waited behind it is never sent. Only this is
+   told by BUSY. */
 static void
 play_deadline (const char *path)
 {
@@ -393,8 +395,9 @@ play_deadline (const char *path)
   gint64 start = g_get_monotonic_time ();
 
   request (first, HF_PROTOCOL_PR_OUT, 24, "/dev/null", O_RDWR);
+  settle (second);
   request (second, HF_PROTOCOL_PR_OUT, 24, "/dev/null", O_RDWR);
-  assert_answer (first, "08");
+  assert_answer (first, "02 b/2e02");
   assert_answer (second, "08");
   g_assert_cmpint (g_get_monotonic_time () - start, <, 1400 * 1000);
   /* The device is free again some time. */
@@ -418,7 +421,7 @@ test_deadline (void)
 {
   Stage *stage = stage_new ();
 
-  stage->rules.client.timeout_ms = 100;
+  stage->rules.client.timeout_ms = 300;
   stage_run (stage, play_deadline, "before-guest-out#1=" LONG ",before-guest-out#2=conflict");
 }
 
@@ -624,6 +627,32 @@ test_leaves (void)
   stage_run (stage_new (), play_leaves, "before-guest-out#1=" LONG ",before-guest-in#1=conflict");
 }
 
+/* It goes away while its command waits for the device: the command is never sent. */
+static void
+play_leaves_queue (const char *path)
+{
+  int first = client_new (path), leaver = client_new (path), other = client_new (path);
+
+  request (first, HF_PROTOCOL_PR_OUT, 24, "/dev/null", O_RDWR);
+  settle (other);
+  request (leaver, HF_PROTOCOL_PR_OUT, 24, "/dev/null", O_RDWR);
+  settle (other);
+  close (leaver);
+  settle (other);
+  assert_silent (first);
+  request (other, HF_PROTOCOL_PR_OUT, 24, "/dev/null", O_RDWR);
+  assert_answer (first, "02 b/0006");
+  assert_answer (other, "18");
+  close (first);
+  close (other);
+}
+
+static void
+test_leaves_queue (void)
+{
+  stage_run (stage_new (), play_leaves_queue, "before-guest-out#1=" LONG ",before-guest-out#2=conflict");
+}
+
 /* ---- quotas and rules ---- */
 
 static void
@@ -722,6 +751,60 @@ test_stop (void)
   stage_run (stage_new (), play_stop, "before-guest-in=" LONG ",before-guest-out=conflict");
 }
 
+/* Commands that take long, and are many, do not keep the server. */
+static void
+play_stop_late (const char *path)
+{
+  int busy = client_new (path), waiting = client_new (path), idle = client_new (path);
+
+  request (busy, HF_PROTOCOL_PR_IN, 24, "/dev/null", O_RDWR);
+  for (guint i = 0; i < 20; i++)
+    request (busy, HF_PROTOCOL_PR_IN, 24, "/dev/null", O_RDWR);
+  settle (idle);
+  request (waiting, HF_PROTOCOL_PR_OUT, 24, "/dev/null", O_RDWR);
+  settle (idle);
+  g_idle_add (on_stop, the_stage);
+  assert_closed (idle);
+  assert_answer (waiting, "08");
+  assert_closed (waiting);
+  assert_answer (busy, "02 b/2e02");
+  for (guint i = 0; i < 20; i++)
+    assert_answer (busy, "08");
+  assert_closed (busy);
+}
+
+static void
+test_stop_late (void)
+{
+  gint64 start = g_get_monotonic_time ();
+
+  stage_run (stage_new (), play_stop_late, "before-guest-in=delay:6000");
+  g_assert_cmpint (g_get_monotonic_time () - start, <, 5500 * 1000);
+}
+
+static void
+test_pidfile (void)
+{
+  g_autofree char *folder = g_dir_make_tmp ("test-prhelper-XXXXXX", NULL);
+  g_autofree char *path = g_build_filename (folder, "pid", NULL);
+  g_autoptr (GError) error = NULL;
+  HfPidfile *first = hf_pidfile_new (path, &error), *second;
+
+  g_assert_no_error (error);
+  /* What a client passes, and we close, does not take the lock away. */
+  close (open (path, O_RDONLY | O_CLOEXEC));
+  g_assert_null (hf_pidfile_new (path, &error));
+  g_assert_error (error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK);
+  g_unlink (path);
+  second = hf_pidfile_new (path, NULL);
+  g_assert_nonnull (second);
+  /* The successor's file stays. */
+  hf_pidfile_free (first);
+  g_assert_true (g_file_test (path, G_FILE_TEST_EXISTS));
+  hf_pidfile_free (second);
+  g_assert_cmpint (g_rmdir (folder), ==, 0);
+}
+
 static void
 test_listener (void)
 {
@@ -768,9 +851,12 @@ main (int argc, char **argv)
   g_test_add_func ("/prhelper/server/stalls", test_stalls);
   g_test_add_func ("/prhelper/server/faults", test_faults);
   g_test_add_func ("/prhelper/server/leaves", test_leaves);
+  g_test_add_func ("/prhelper/server/leaves-queue", test_leaves_queue);
   g_test_add_func ("/prhelper/server/quota", test_quota);
   g_test_add_func ("/prhelper/server/allow", test_allow);
   g_test_add_func ("/prhelper/server/stop", test_stop);
+  g_test_add_func ("/prhelper/server/stop-late", test_stop_late);
+  g_test_add_func ("/prhelper/pidfile", test_pidfile);
   g_test_add_func ("/prhelper/listener/path", test_listener);
   return g_test_run ();
 }
