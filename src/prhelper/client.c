@@ -35,6 +35,7 @@
 #define INVALID_COMMAND_OPERATION_CODE 0x2000
 #define SENSE_ABORTED 0x0b
 #define COMMAND_TIMEOUT_DURING_PROCESSING 0x2e02
+#define IO_PROCESS_TERMINATED 0x0006
 /* One more than is allowed, to see that it is too many; the kernel drops the rest and says so. */
 #define DESCRIPTORS_MAX 2
 
@@ -217,7 +218,11 @@ answer_alone (HfClient *client, int descriptor, HfSgioAnswer *answer)
     return TRUE;
   }
   /* On a plain LU there is nothing to clean up: the source's registration went with the move. */
-  return opcode == HF_PROTOCOL_CLEANUP;
+  if (opcode == HF_PROTOCOL_CLEANUP || hf_queue_is_device (descriptor))
+    return opcode == HF_PROTOCOL_CLEANUP;
+  /* As SG_IO's ENOTTY is answered. */
+  hf_sgio_answer_sense (answer, SENSE_ABORTED, IO_PROCESS_TERMINATED);
+  return TRUE;
 }
 
 /* The decoder has a whole request. */
@@ -324,8 +329,11 @@ read_in (HfClient *client, gboolean *ret_again)
   guint8 bytes[HF_PROTOCOL_DATA_MAX];
   guint n_descriptors = 0;
   gsize used;
-  ssize_t n = receive (client, bytes, hf_protocol_decoder_wanted (&client->decoder), &n_descriptors);
+  ssize_t n;
 
+  if (hf_queue_is_clogged (client->queue, &client->peer))
+    return end_with (client, "its file descriptors cannot be closed");
+  n = receive (client, bytes, hf_protocol_decoder_wanted (&client->decoder), &n_descriptors);
   *ret_again = TRUE;
   if (n == -EINTR)
     return TRUE;

@@ -51,7 +51,8 @@ typedef struct {
   guint uid, gid;
   GArray *allow_uids, *allow_gids;
   int signal_fd;
-  int starter_fd; /* of the pipe to the process that waits for the start; -1: none */
+  guint max_discards; /* descriptors that wait to be closed, of all */
+  int starter_fd;     /* of the pipe to the process that waits for the start; -1: none */
   HfListener *listener;
   HfPidfile *pidfile;
   HfServer *server;
@@ -125,12 +126,16 @@ start_limits (Helper *helper, GError **error)
   rlim_t wanted = (rlim_t)helper->options.max_clients * DESCRIPTORS_PER_CLIENT + DESCRIPTORS_OWN + DESCRIPTORS_DISCARDED;
   struct rlimit limit;
 
+  helper->max_discards = DESCRIPTORS_DISCARDED;
   if (getrlimit (RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
     return TRUE;
   limit.rlim_cur = MIN (wanted, limit.rlim_max);
+  helper->max_discards = (guint)MIN (limit.rlim_cur / 4, DESCRIPTORS_DISCARDED);
   if (setrlimit (RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur + DESCRIPTORS_DISCARDED >= wanted)
     return TRUE;
   helper->options.max_clients = MAX (1, (guint)(limit.rlim_cur - MIN (limit.rlim_cur, DESCRIPTORS_OWN)) / DESCRIPTORS_PER_CLIENT);
+  helper->options.max_clients_per_uid =
+      MIN (helper->options.max_clients_per_uid, MAX (1, helper->options.max_clients - helper->options.max_clients / 4));
   hf_log (HF_LOG_WARNING, "%u clients at most: no more descriptors are allowed (RLIMIT_NOFILE)", helper->options.max_clients);
   return TRUE;
 }
@@ -294,7 +299,9 @@ serve (Helper *helper)
     .max_clients_per_uid = options->max_clients_per_uid,
     .allow_uids = helper->allow_uids,
     .allow_gids = helper->allow_gids,
-    .queue = { .max_threads = THREADS_MAX, .max_threads_per_process = THREADS_MAX_PER_PROCESS },
+    .queue = { .max_threads = THREADS_MAX,
+               .max_threads_per_process = THREADS_MAX_PER_PROCESS,
+               .max_discards_per_uid = helper->max_discards / 2 },
     .client = { .strict = options->strict, .timeout_ms = options->timeout_ms, .request_timeout_ms = options->request_timeout_ms },
   };
 

@@ -7,11 +7,13 @@
  * work, the others wait. A thread runs one job, puts it into the inbox and wakes the main context, which answers and starts the
  * lane's next. So a device that hangs keeps one thread, and its commands, and nobody else's.
  *
- * Descriptors to be closed are jobs too, in a lane for each client process: close(2) on a file of FUSE waits for its server.
- * statx without synchronisation, which finds the lane, never waits.
+ * Descriptors to be closed are jobs too, in a lane for each client process, or, if many of a user's have one, a common one of
+ * that user: close(2) on a file of FUSE waits for its server. While one such job is at work the next collects descriptors. statx
+ * without synchronisation, which finds the lane, never waits.
  *
- * Threads are bounded, in all and for each process; beyond that a command is refused (its client answers BUSY), so that a process
- * with many dead devices cannot take all threads.
+ * Threads for commands are bounded, in all, for each user and for each process; beyond that a command is refused (its client
+ * answers BUSY), so that a process with many dead devices cannot take all threads. The last quarter of them is for processes
+ * that have none, and the last eighth for other users. Threads that close have a bound of their own.
  */
 #include "config.h"
 
@@ -27,10 +29,11 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* Descriptors of a process that wait to be closed: so many, or some for so long, and it gets no more clients. */
-#define DISCARDS_MAX 1024
+/* Descriptors of a process that wait to be closed: that some wait for so long is too much, too. */
 #define DISCARDS_SLOW 16
 #define DISCARD_SLOW_TIME (5 * G_USEC_PER_SEC)
+/* Processes of a user that close at the same time. */
+#define DISCARDERS_MAX 16
 #define THREADS_KEPT 16
 /* The kernel needs time too when a device gave no answer, to abort the command; its answer is to come before the deadline. */
 #define KERNEL_SHARE_MS 5000
@@ -54,11 +57,11 @@
 #define take_over(job)
 #endif
 
-typedef enum { LANE_BLOCK, LANE_CHARACTER, LANE_OTHER, LANE_DISCARD } LaneKind;
+typedef enum { LANE_BLOCK, LANE_CHARACTER, LANE_OTHER, LANE_DISCARD, LANE_DISCARD_USER } LaneKind;
 
 typedef struct {
   guint64 kind;         /* LaneKind */
-  guint64 major, minor; /* of the device; device and inode of a file; process id and 0 */
+  guint64 major, minor; /* of the device; device and inode of a file; process id and start time; user id and 0 */
 } LaneKey;
 
 typedef struct {
@@ -70,9 +73,9 @@ typedef struct {
 struct _HfJob {
   HfQueue *queue;
   Lane *lane;
-  pid_t pid;
+  HfPeer peer;
   int descriptor;
-  gboolean is_discard;
+  GArray *discards;          /* of int; NULL: a command */
   HfProtocolRequest request; /* its list is the data of PR OUT */
   guint8 *data;              /* of PR IN */
   gint64 deadline;
@@ -85,8 +88,10 @@ struct _HfJob {
 
 struct _HfQueue {
   HfQueueLimits limits;
-  GHashTable *lanes;     /* LaneKey in Lane -> Lane */
-  GHashTable *processes; /* process id -> number of its running jobs */
+  GHashTable *lanes; /* LaneKey in Lane -> Lane */
+  /* Numbers, of processes and of users. */
+  GHashTable *processes, *users;          /* -> running commands */
+  GHashTable *user_discards, *discarders; /* -> descriptors that wait to be closed; processes with a lane for them */
   guint n_running;
   GThreadPool *pool;
   GSource *inbox_source;
@@ -123,6 +128,7 @@ queue_unref (HfQueue *queue)
 static void
 job_free (HfJob *job)
 {
+  g_clear_pointer (&job->discards, g_array_unref);
   g_free (job->request.list);
   g_free (job->data);
   g_free (job);
@@ -146,6 +152,16 @@ job_post (HfJob *job)
   queue_unref (queue);
 }
 
+static gpointer
+close_all (gpointer data)
+{
+  g_autoptr (GArray) descriptors = data;
+
+  for (guint i = 0; i < descriptors->len; i++)
+    close (g_array_index (descriptors, int, i));
+  return NULL;
+}
+
 static void
 job_run (gpointer data, gpointer user_data)
 {
@@ -154,9 +170,14 @@ job_run (gpointer data, gpointer user_data)
   guint left_ms;
 
   take_over (job);
+  if (job->discards) {
+    close_all (g_array_ref (job->discards));
+    job_post (job);
+    return;
+  }
   out = job->request.cdb[0] == HF_PROTOCOL_PR_OUT;
   left_ms = (guint)hf_deadline_left_ms (job->deadline);
-  if (!job->is_discard && left_ms)
+  if (left_ms)
     hf_sgio_execute (job->descriptor, &job->request, out ? job->request.list : job->data,
                      left_ms - MIN (left_ms / 4, KERNEL_SHARE_MS), &job->answer);
   else
@@ -168,16 +189,38 @@ job_run (gpointer data, gpointer user_data)
 /* ---- on the main thread ---- */
 
 static guint
-count_process (HfQueue *queue, pid_t pid, int change)
+count (GHashTable *table, gpointer key, int change)
 {
-  gpointer key = GINT_TO_POINTER (pid);
-  guint count = GPOINTER_TO_UINT (g_hash_table_lookup (queue->processes, key)) + (guint)change;
+  guint number = GPOINTER_TO_UINT (g_hash_table_lookup (table, key)) + (guint)change;
 
-  if (change && count)
-    g_hash_table_insert (queue->processes, key, GUINT_TO_POINTER (count));
+  if (change && number)
+    g_hash_table_insert (table, key, GUINT_TO_POINTER (number));
   else if (change)
-    g_hash_table_remove (queue->processes, key);
-  return count;
+    g_hash_table_remove (table, key);
+  return number;
+}
+
+/* The process id alone is no name. It has 22 bits (proc(5)); where pointers have no room for both, some are counted as one. */
+static gpointer
+process_key (const HfPeer *peer)
+{
+  return GSIZE_TO_POINTER ((gsize)(peer->start_time << 22) ^ (gsize)peer->pid);
+}
+
+static gpointer
+user_key (const HfPeer *peer)
+{
+  return GUINT_TO_POINTER (peer->uid);
+}
+
+static void
+count_running (HfQueue *queue, const HfJob *job, int change)
+{
+  if (job->discards)
+    return;
+  queue->n_running += (guint)change;
+  count (queue->processes, process_key (&job->peer), change);
+  count (queue->users, user_key (&job->peer), change);
 }
 
 static void
@@ -187,8 +230,7 @@ lane_start (HfQueue *queue, Lane *lane)
 
   job->begun = TRUE;
   lane->started = g_get_monotonic_time ();
-  queue->n_running++;
-  count_process (queue, job->pid, 1);
+  count_running (queue, job, 1);
   g_atomic_int_inc (&queue->references);
   hand_over (job);
   g_thread_pool_push (queue->pool, job, NULL);
@@ -200,13 +242,17 @@ job_end (HfJob *job)
   HfQueue *queue = job->queue;
   Lane *lane = job->lane;
 
-  queue->n_running--;
-  count_process (queue, job->pid, -1);
+  count_running (queue, job, -1);
+  if (job->discards)
+    count (queue->user_discards, user_key (&job->peer), -(int)job->discards->len);
   g_queue_pop_head (&lane->jobs);
-  if (g_queue_is_empty (&lane->jobs))
-    g_hash_table_remove (queue->lanes, &lane->key);
-  else
+  if (!g_queue_is_empty (&lane->jobs)) {
     lane_start (queue, lane);
+  } else {
+    if (lane->key.kind == LANE_DISCARD)
+      count (queue->discarders, user_key (&job->peer), -1);
+    g_hash_table_remove (queue->lanes, &lane->key);
+  }
   if (job->done)
     job->done (job, job->user_data);
   job_free (job);
@@ -272,6 +318,9 @@ hf_queue_new (const HfQueueLimits *limits)
   g_queue_init (&queue->inbox);
   queue->lanes = g_hash_table_new_full (lane_hash, lane_equal, NULL, lane_free);
   queue->processes = g_hash_table_new (NULL, NULL);
+  queue->users = g_hash_table_new (NULL, NULL);
+  queue->user_discards = g_hash_table_new (NULL, NULL);
+  queue->discarders = g_hash_table_new (NULL, NULL);
   /* Unlimited: the queue counts itself, and a job that the pool kept back would wait for a device that is not its own. */
   queue->pool = g_thread_pool_new (job_run, NULL, -1, FALSE, NULL);
   g_thread_pool_set_max_unused_threads (THREADS_KEPT);
@@ -279,16 +328,6 @@ hf_queue_new (const HfQueueLimits *limits)
   ((InboxSource *)queue->inbox_source)->queue = queue;
   g_source_attach (queue->inbox_source, NULL);
   return queue;
-}
-
-static gpointer
-close_all (gpointer data)
-{
-  g_autoptr (GArray) descriptors = data;
-
-  for (guint i = 0; i < descriptors->len; i++)
-    close (g_array_index (descriptors, int, i));
-  return NULL;
 }
 
 /* Jobs that wait are freed here, those at work by their threads. Their descriptors are closed elsewhere, or with the process. */
@@ -308,7 +347,10 @@ free_waiting (HfQueue *queue)
     while ((job = g_queue_pop_head (&lane->jobs)) != NULL) {
       if (job->begun)
         continue;
-      g_array_append_val (descriptors, job->descriptor);
+      if (job->discards)
+        g_array_append_vals (descriptors, job->discards->data, job->discards->len);
+      else
+        g_array_append_val (descriptors, job->descriptor);
       job_free (job);
     }
   }
@@ -334,6 +376,9 @@ hf_queue_free (HfQueue *queue)
   g_thread_pool_free (queue->pool, FALSE, FALSE);
   g_hash_table_unref (queue->lanes);
   g_hash_table_unref (queue->processes);
+  g_hash_table_unref (queue->users);
+  g_hash_table_unref (queue->user_discards);
+  g_hash_table_unref (queue->discarders);
   queue_unref (queue);
 }
 
@@ -384,12 +429,15 @@ lane_push (HfQueue *queue, const LaneKey *key, HfJob *job)
 static gboolean
 may_start (HfQueue *queue, const LaneKey *key, const HfPeer *peer)
 {
+  guint max = queue->limits.max_threads, in_use;
+
   if (g_hash_table_contains (queue->lanes, key))
     return TRUE;
-  if (queue->n_running >= queue->limits.max_threads)
+  if (queue->n_running >= max || count (queue->users, user_key (peer), 0) >= max - max / 8)
     return FALSE;
   /* Processes that cannot be told apart are not counted as one. */
-  return peer->pid == 0 || count_process (queue, peer->pid, 0) < queue->limits.max_threads_per_process;
+  in_use = peer->pid ? count (queue->processes, process_key (peer), 0) : 0;
+  return in_use < queue->limits.max_threads_per_process && (in_use == 0 || queue->n_running < max - max / 4);
 }
 
 HfJob *
@@ -405,7 +453,7 @@ hf_queue_submit (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request,
     return NULL;
   }
   job->queue = queue;
-  job->pid = peer->pid;
+  job->peer = *peer;
   job->descriptor = descriptor;
   job->request = *request;
   request->list = NULL;
@@ -418,42 +466,82 @@ hf_queue_submit (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request,
   return g_steal_pointer (&job);
 }
 
+gboolean
+hf_queue_is_device (int descriptor)
+{
+  char text[64];
+  LaneKey key;
+
+  find_key (descriptor, &key, text, sizeof text);
+  return key.kind != LANE_OTHER;
+}
+
+static LaneKey
+discard_key (const HfPeer *peer)
+{
+  return (LaneKey){ LANE_DISCARD, (guint64)peer->pid, peer->start_time };
+}
+
+/* The lane to close descriptors of peer in. */
+static LaneKey
+find_discard_lane (HfQueue *queue, const HfPeer *peer)
+{
+  LaneKey key = discard_key (peer);
+
+  if (g_hash_table_contains (queue->lanes, &key))
+    return key;
+  if (count (queue->discarders, user_key (peer), 0) >= DISCARDERS_MAX)
+    return (LaneKey){ LANE_DISCARD_USER, peer->uid, 0 };
+  count (queue->discarders, user_key (peer), 1);
+  return key;
+}
+
 void
 hf_queue_discard (HfQueue *queue, const HfPeer *peer, int descriptor)
 {
-  LaneKey key = { LANE_DISCARD, (guint64)peer->pid, 0 };
-  HfJob *job = g_new0 (HfJob, 1);
+  LaneKey key = find_discard_lane (queue, peer);
+  HfJob *job = g_queue_peek_tail (&lane_get (queue, &key)->jobs);
 
+  count (queue->user_discards, user_key (peer), 1);
+  if (job && !job->begun) {
+    g_array_append_val (job->discards, descriptor);
+    return;
+  }
+  job = g_new0 (HfJob, 1);
   job->queue = queue;
-  job->pid = peer->pid;
-  job->descriptor = descriptor;
-  job->is_discard = TRUE;
+  job->peer = *peer;
+  job->descriptor = -1;
+  job->discards = g_array_new (FALSE, FALSE, sizeof (int));
+  g_array_append_val (job->discards, descriptor);
   lane_push (queue, &key, job);
 }
 
 void
 hf_queue_abandon (HfQueue *queue, HfJob *job)
 {
-  HfPeer peer = { .pid = job->pid };
-
   job->done = NULL;
   if (job->begun)
     return;
   g_queue_remove (&job->lane->jobs, job);
-  hf_queue_discard (queue, &peer, job->descriptor);
+  hf_queue_discard (queue, &job->peer, job->descriptor);
   job_free (job);
 }
 
 gboolean
 hf_queue_is_clogged (HfQueue *queue, const HfPeer *peer)
 {
-  LaneKey key = { LANE_DISCARD, (guint64)peer->pid, 0 };
+  LaneKey key = discard_key (peer);
   Lane *lane = g_hash_table_lookup (queue->lanes, &key);
+  guint n = 0;
 
+  if (count (queue->user_discards, user_key (peer), 0) > queue->limits.max_discards_per_uid)
+    return TRUE;
   if (!lane)
     return FALSE;
-  return lane->jobs.length > DISCARDS_MAX
-         || (lane->jobs.length > DISCARDS_SLOW && g_get_monotonic_time () - lane->started > DISCARD_SLOW_TIME);
+  for (GList *l = lane->jobs.head; l; l = l->next)
+    n += ((HfJob *)l->data)->discards->len;
+  return n > queue->limits.max_discards_per_uid / 2
+         || (n > DISCARDS_SLOW && g_get_monotonic_time () - lane->started > DISCARD_SLOW_TIME);
 }
 
 guint

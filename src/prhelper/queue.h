@@ -20,6 +20,7 @@ typedef void (*HfJobDone) (HfJob *job, gpointer user_data);
 typedef struct {
   guint max_threads;             /* devices in use at the same time */
   guint max_threads_per_process; /* of them for one client process */
+  guint max_discards_per_uid;    /* descriptors that wait to be closed; half of them for one process */
 } HfQueueLimits;
 
 HfQueue *hf_queue_new (const HfQueueLimits *limits);
@@ -38,10 +39,13 @@ gboolean hf_job_has_begun (const HfJob *job);
 /* Nobody waits for job any more: done is not called. If it has not begun, it never will. */
 void hf_queue_abandon (HfQueue *queue, HfJob *job);
 
+/* FALSE: descriptor is neither a block nor a character device, and is not to be submitted: it takes no SCSI command. */
+gboolean hf_queue_is_device (int descriptor);
+
 /* Closes the descriptor of a client. */
 void hf_queue_discard (HfQueue *queue, const HfPeer *peer, int descriptor);
 
-/* TRUE if descriptors of this process could not be closed for so long that no more should be taken from it. */
+/* TRUE if so many descriptors of this process or user wait to be closed, or some for so long, that no more should be taken. */
 gboolean hf_queue_is_clogged (HfQueue *queue, const HfPeer *peer);
 
 /* Jobs that threads have begun and not ended, abandoned ones included. */

@@ -21,6 +21,7 @@
 #include <glib/gstdio.h>
 #include <holdfast/scsi.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -210,7 +211,7 @@ stage_new (void)
   stage->rules = (HfServerRules){
     .max_clients = 64,
     .max_clients_per_uid = 64,
-    .queue = { .max_threads = 8, .max_threads_per_process = 8 },
+    .queue = { .max_threads = 8, .max_threads_per_process = 8, .max_discards_per_uid = 1024 },
     .client = { .timeout_ms = LIMIT_S * 1000, .request_timeout_ms = LIMIT_S * 1000 },
   };
   return stage;
@@ -519,6 +520,57 @@ test_turn (void)
     g_main_context_iteration (NULL, TRUE);
   hf_queue_free (queue);
   g_assert_cmpuint (n_done, >, 0);
+}
+
+/* ---- shares ---- */
+
+static gboolean
+begin (HfQueue *queue, pid_t pid, uid_t uid)
+{
+  HfProtocolRequest request = { .cdb = { HF_PROTOCOL_PR_IN, [8] = 8 }, .length = 8 };
+  const HfPeer peer = { .pid = pid, .uid = uid, .start_time = 4711 };
+
+  return hf_queue_submit (queue, &peer, &request, memfd_create ("device", MFD_CLOEXEC), G_MAXINT64, NULL, NULL) != NULL;
+}
+
+/* Nothing ends here, for the loop does not run: all devices hang. */
+static void
+test_shares (void)
+{
+  const HfQueueLimits limits = { .max_threads = 8, .max_threads_per_process = 8 };
+  HfQueue *queue = hf_queue_new (&limits);
+
+  for (guint i = 0; i < 6; i++)
+    g_assert_true (begin (queue, 1, 1000));
+  /* A process that has some leaves the last quarter to others, a user the last eighth. */
+  g_assert_false (begin (queue, 1, 1000));
+  g_assert_true (begin (queue, 2, 1000));
+  g_assert_false (begin (queue, 3, 1000));
+  g_assert_true (begin (queue, 4, 1001));
+  g_assert_false (begin (queue, 5, 1002));
+  hf_queue_free (queue);
+}
+
+/* What one user's processes leave to be closed is counted together, and is nobody else's. */
+static void
+test_discards (void)
+{
+  const HfQueueLimits limits = { .max_discards_per_uid = 40 };
+  const HfPeer peers[] = { { .pid = 1, .uid = 1000 }, { .pid = 1, .uid = 1000, .start_time = 1 }, { .pid = 2, .uid = 1001 } };
+  HfQueue *queue = hf_queue_new (&limits);
+
+  for (guint i = 0; i < 21; i++)
+    hf_queue_discard (queue, &peers[0], memfd_create ("device", MFD_CLOEXEC));
+  g_assert_true (hf_queue_is_clogged (queue, &peers[0]));
+  g_assert_false (hf_queue_is_clogged (queue, &peers[1]));
+  for (guint i = 0; i < 20; i++)
+    hf_queue_discard (queue, &peers[1], memfd_create ("device", MFD_CLOEXEC));
+  g_assert_true (hf_queue_is_clogged (queue, &peers[1]));
+  g_assert_false (hf_queue_is_clogged (queue, &peers[2]));
+  g_assert_cmpuint (hf_queue_get_running (queue), ==, 0);
+  while (hf_queue_is_clogged (queue, &peers[0]) || hf_queue_is_clogged (queue, &peers[1]))
+    g_main_context_iteration (NULL, TRUE);
+  hf_queue_free (queue);
 }
 
 /* ---- clients that lie or stall ---- */
@@ -848,6 +900,8 @@ main (int argc, char **argv)
   g_test_add_func ("/prhelper/server/deadline", test_deadline);
   g_test_add_func ("/prhelper/server/threads", test_threads);
   g_test_add_func ("/prhelper/server/turn", test_turn);
+  g_test_add_func ("/prhelper/server/shares", test_shares);
+  g_test_add_func ("/prhelper/server/discards", test_discards);
   g_test_add_func ("/prhelper/server/stalls", test_stalls);
   g_test_add_func ("/prhelper/server/faults", test_faults);
   g_test_add_func ("/prhelper/server/leaves", test_leaves);
