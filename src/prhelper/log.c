@@ -4,12 +4,15 @@
  * Owns: what is written to standard error. Thread: any; hf_log_peer only on the main thread, which alone meets peers.
  *
  * Theory of operation: a line is made in memory and written with one write(2), so that lines of threads do not mix. If standard
- * error cannot take it, it is lost: the helper has no better place to complain to.
+ * error cannot take it, it is lost and counted: it may be a pipe that nobody reads, and machines wait for the main thread. A pipe
+ * that poll calls writable has room for PIPE_BUF bytes, and no line is longer.
  */
 #include "config.h"
 
 #include "prhelper/log.h"
 
+#include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -25,6 +28,7 @@ static struct {
   /* of hf_log_peer */
   gint64 burst_start;
   guint n_burst, n_lost;
+  gint n_dropped; /* atomic: lines that standard error did not take */
 } the_log = { .level = HF_LOG_WARNING };
 
 /* JOURNAL_STREAM=DEVICE:INODE names the stream that systemd made; it may have been redirected since (systemd.exec(5)). */
@@ -54,18 +58,35 @@ hf_log_wants (HfLogLevel level)
   return level <= the_log.level;
 }
 
-static void
+static gboolean
 write_line (HfLogLevel level, const char *text)
 {
   g_autofree char *line = the_log.journal ? g_strdup_printf ("<%d>%s", (int)level, text) : g_strdup_printf (PROGRAM ": %s", text);
-  gsize length = strlen (line);
+  gsize length = MIN (strlen (line), PIPE_BUF - 1);
+  struct pollfd room = { .fd = STDERR_FILENO, .events = POLLOUT };
 
   for (gsize i = 0; i < length; i++)
     if (!g_ascii_isprint (line[i]))
       line[i] = '?';
   line[length] = '\n'; /* the zero is not written */
-  if (write (STDERR_FILENO, line, length + 1) < 0)
+  if (poll (&room, 1, 0) == 1 && write (STDERR_FILENO, line, length + 1) >= 0)
+    return TRUE;
+  g_atomic_int_inc (&the_log.n_dropped);
+  return FALSE;
+}
+
+static void
+write_text (HfLogLevel level, const char *text)
+{
+  gint n = g_atomic_int_get (&the_log.n_dropped);
+
+  if (!write_line (level, text) || n == 0)
     return;
+  if (g_atomic_int_compare_and_exchange (&the_log.n_dropped, n, 0)) {
+    g_autofree char *lost = g_strdup_printf ("%d lines were lost, standard error did not take them", n);
+
+    write_line (HF_LOG_WARNING, lost);
+  }
 }
 
 void
@@ -79,7 +100,7 @@ hf_log (HfLogLevel level, const char *format, ...)
   va_start (arguments, format);
   text = g_strdup_vprintf (format, arguments);
   va_end (arguments);
-  write_line (level, text);
+  write_text (level, text);
 }
 
 static gboolean
@@ -112,5 +133,5 @@ hf_log_peer (HfLogLevel level, const char *format, ...)
   va_start (arguments, format);
   text = g_strdup_vprintf (format, arguments);
   va_end (arguments);
-  write_line (level, text);
+  write_text (level, text);
 }

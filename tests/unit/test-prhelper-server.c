@@ -857,6 +857,35 @@ test_pidfile (void)
   g_assert_cmpint (g_rmdir (folder), ==, 0);
 }
 
+/* A standard error that nobody reads. */
+static void
+test_log (void)
+{
+  int ends[2], old = dup (STDERR_FILENO);
+  char text[4096];
+  ssize_t n;
+
+  g_assert_no_errno (pipe2 (ends, O_CLOEXEC));
+  g_assert_no_errno (fcntl (ends[0], F_SETFL, O_NONBLOCK));
+  dup2 (ends[1], STDERR_FILENO);
+  alarm (LIMIT_S);
+  for (guint i = 0; i < 3000; i++)
+    hf_log (HF_LOG_ERROR, "%u: a line that is long enough to fill a pipe of 64 KiB when it is written often", i);
+  while (read (ends[0], text, sizeof text) > 0)
+    continue;
+  hf_log (HF_LOG_ERROR, "read again");
+  alarm (0);
+  dup2 (old, STDERR_FILENO);
+  n = read (ends[0], text, sizeof text - 1);
+  g_assert_cmpint (n, >, 0);
+  text[n] = '\0';
+  g_assert_nonnull (strstr (text, "read again\n"));
+  g_assert_nonnull (strstr (text, " lines were lost"));
+  close (old);
+  close (ends[0]);
+  close (ends[1]);
+}
+
 static void
 test_listener (void)
 {
@@ -911,6 +940,7 @@ main (int argc, char **argv)
   g_test_add_func ("/prhelper/server/stop", test_stop);
   g_test_add_func ("/prhelper/server/stop-late", test_stop_late);
   g_test_add_func ("/prhelper/pidfile", test_pidfile);
+  g_test_add_func ("/prhelper/log", test_log);
   g_test_add_func ("/prhelper/listener/path", test_listener);
   return g_test_run ();
 }
