@@ -92,7 +92,8 @@ end (HfClient *client)
 static gboolean
 end_with (HfClient *client, const char *why)
 {
-  hf_log_peer (HF_LOG_WARNING, "client %d (uid %u): %s, closed", (int)client->peer.pid, (guint)client->peer.uid, why);
+  hf_log_peer (HF_LOG_WARNING, client->peer.pid, "client %d (uid %u): %s, closed", (int)client->peer.pid, (guint)client->peer.uid,
+               why);
   return end (client);
 }
 
@@ -170,8 +171,8 @@ log_out (HfClient *client, const HfProtocolRequest *request, const HfSgioAnswer 
   HfScsiResult result = { .status = answer->status, .sense_length = answer->sense_length };
 
   if (answer->trouble[0])
-    hf_log_peer (HF_LOG_INFO, "client %d (uid %u): %s: %s", (int)client->peer.pid, (guint)client->peer.uid, device,
-                 answer->trouble);
+    hf_log_peer (HF_LOG_INFO, client->peer.pid, "client %d (uid %u): %s: %s", (int)client->peer.pid, (guint)client->peer.uid,
+                 device, answer->trouble);
   if (request->cdb[0] != HF_PROTOCOL_PR_OUT || !hf_log_wants (HF_LOG_INFO))
     return;
   memcpy (result.sense, answer->sense, answer->sense_length);
@@ -247,8 +248,8 @@ execute (HfClient *client)
       enter (client, PHASE_WAITING, deadline);
       return TRUE;
     }
-    hf_log_peer (HF_LOG_WARNING, "client %d (uid %u): too many devices in use, answered BUSY", (int)client->peer.pid,
-                 (guint)client->peer.uid);
+    hf_log_peer (HF_LOG_WARNING, client->peer.pid, "client %d (uid %u): too many devices in use, answered BUSY",
+                 (int)client->peer.pid, (guint)client->peer.uid);
     answer.status = HF_SAM_BUSY;
   } else {
     hf_queue_discard (client->queue, &client->peer, descriptor);
@@ -392,8 +393,9 @@ late (HfClient *client)
   /* BUSY says that the command was not accepted (SAM-5 5.3.1). One that was sent may still be executed. */
   if (begun)
     hf_sgio_answer_sense (&answer, SENSE_ABORTED, COMMAND_TIMEOUT_DURING_PROCESSING);
-  hf_log_peer (HF_LOG_WARNING, "client %d (uid %u): %s: no answer in time, %s", (int)client->peer.pid, (guint)client->peer.uid,
-               hf_job_get_device (client->job), begun ? "its result is not known" : "not sent, answered BUSY");
+  hf_log_peer (HF_LOG_WARNING, client->peer.pid, "client %d (uid %u): %s: no answer in time, %s", (int)client->peer.pid,
+               (guint)client->peer.uid, hf_job_get_device (client->job),
+               begun ? "its result is not known" : "not sent, answered BUSY");
   request = *hf_job_get_request (client->job);
   log_out (client, &request, &answer, hf_job_get_device (client->job));
   hf_queue_abandon (client->queue, client->job);

@@ -20,15 +20,20 @@
 
 #define PROGRAM "holdfast-pr-helper"
 #define BURST 20
+/* Processes share them by the remainder of their id: one that is loud hides few others. */
+#define N_BURSTS 64
 #define BURST_TIME (10 * G_USEC_PER_SEC)
+
+typedef struct {
+  gint64 start;
+  guint n, n_lost;
+} Burst;
 
 static struct {
   HfLogLevel level;
   gboolean journal;
-  /* of hf_log_peer */
-  gint64 burst_start;
-  guint n_burst, n_lost;
-  gint n_dropped; /* atomic: lines that standard error did not take */
+  Burst bursts[N_BURSTS]; /* of hf_log_peer */
+  gint n_dropped;         /* atomic: lines that standard error did not take */
 } the_log = { .level = HF_LOG_WARNING };
 
 /* JOURNAL_STREAM=DEVICE:INODE names the stream that systemd made; it may have been redirected since (systemd.exec(5)). */
@@ -85,7 +90,8 @@ write_text (HfLogLevel level, const char *text)
   if (g_atomic_int_compare_and_exchange (&the_log.n_dropped, n, 0)) {
     g_autofree char *lost = g_strdup_printf ("%d lines were lost, standard error did not take them", n);
 
-    write_line (HF_LOG_WARNING, lost);
+    if (!write_line (HF_LOG_WARNING, lost))
+      g_atomic_int_add (&the_log.n_dropped, n - 1);
   }
 }
 
@@ -104,31 +110,30 @@ hf_log (HfLogLevel level, const char *format, ...)
 }
 
 static gboolean
-burst_allows (void)
+burst_allows (Burst *burst)
 {
   gint64 now = g_get_monotonic_time ();
 
-  if (now - the_log.burst_start > BURST_TIME) {
-    if (the_log.n_lost)
-      hf_log (HF_LOG_WARNING, "%u more messages about clients were not written", the_log.n_lost);
-    the_log.burst_start = now;
-    the_log.n_burst = the_log.n_lost = 0;
+  if (now - burst->start > BURST_TIME) {
+    if (burst->n_lost)
+      hf_log (HF_LOG_WARNING, "%u more messages about clients were not written", burst->n_lost);
+    *burst = (Burst){ .start = now };
   }
-  if (the_log.n_burst < BURST) {
-    the_log.n_burst++;
+  if (burst->n < BURST) {
+    burst->n++;
     return TRUE;
   }
-  the_log.n_lost++;
+  burst->n_lost++;
   return FALSE;
 }
 
 void
-hf_log_peer (HfLogLevel level, const char *format, ...)
+hf_log_peer (HfLogLevel level, pid_t pid, const char *format, ...)
 {
   g_autofree char *text = NULL;
   va_list arguments;
 
-  if (!hf_log_wants (level) || !burst_allows ())
+  if (!hf_log_wants (level) || !burst_allows (&the_log.bursts[(guint)pid % N_BURSTS]))
     return;
   va_start (arguments, format);
   text = g_strdup_vprintf (format, arguments);

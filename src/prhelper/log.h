@@ -7,6 +7,7 @@
  */
 
 #include <glib.h>
+#include <sys/types.h>
 
 /* The levels of syslog(3). */
 typedef enum { HF_LOG_ERROR = 3, HF_LOG_WARNING = 4, HF_LOG_NOTICE = 5, HF_LOG_INFO = 6 } HfLogLevel;
@@ -20,6 +21,6 @@ gboolean hf_log_wants (HfLogLevel level);
 /* One line. What is not printable ASCII or blank in the text is written as '?': parts of it may come from outside. */
 void hf_log (HfLogLevel level, const char *format, ...) G_GNUC_PRINTF (2, 3);
 
-/* What clients can cause as often as they like: a burst is written, then the rest is counted, and the number is written when it
- * is quiet again. */
-void hf_log_peer (HfLogLevel level, const char *format, ...) G_GNUC_PRINTF (2, 3);
+/* What clients can cause as often as they like: a burst of each process is written, then the rest is counted, and the number is
+ * written when it is quiet again. */
+void hf_log_peer (HfLogLevel level, pid_t pid, const char *format, ...) G_GNUC_PRINTF (3, 4);

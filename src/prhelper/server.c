@@ -109,13 +109,14 @@ take_client (HfServer *server, int fd)
   HfPeer peer;
 
   if (!hf_peer_from_socket (fd, &peer, &error)) {
-    hf_log_peer (HF_LOG_WARNING, "%s", error->message);
+    hf_log_peer (HF_LOG_WARNING, 0, "%s", error->message);
     close (fd);
     return;
   }
   why = refuse (server, &peer);
   if (why) {
-    hf_log_peer (HF_LOG_WARNING, "client %d (uid %u, gid %u): refused: %s", (int)peer.pid, (guint)peer.uid, (guint)peer.gid, why);
+    hf_log_peer (HF_LOG_WARNING, peer.pid, "client %d (uid %u, gid %u): refused: %s", (int)peer.pid, (guint)peer.uid,
+                 (guint)peer.gid, why);
     close (fd);
     return;
   }
@@ -136,7 +137,7 @@ on_pause_end (gpointer user_data)
 static gboolean
 pause_accepting (HfServer *server, int reason)
 {
-  hf_log_peer (HF_LOG_WARNING, "a client cannot be accepted: %s", g_strerror (reason));
+  hf_log_peer (HF_LOG_WARNING, 0, "a client cannot be accepted: %s", g_strerror (reason));
   server->accept_source = 0;
   server->pause_source = g_timeout_add (PAUSE_MS, on_pause_end, server);
   return G_SOURCE_REMOVE;
