@@ -9,6 +9,7 @@
  */
 #include "config.h"
 
+#include "base/bytes.h"
 #include "prhelper/protocol.h"
 
 #include <holdfast/scsi.h>
@@ -30,22 +31,6 @@ const char *
 hf_protocol_fault_to_string (HfProtocolFault fault)
 {
   return (guint)fault < G_N_ELEMENTS (fault_texts) ? fault_texts[fault] : "unknown fault";
-}
-
-static void
-put_be32 (guint8 *bytes, guint32 value)
-{
-  value = GUINT32_TO_BE (value);
-  memcpy (bytes, &value, sizeof value);
-}
-
-static guint32
-get_be32 (const guint8 *bytes)
-{
-  guint32 value;
-
-  memcpy (&value, bytes, sizeof value);
-  return GUINT32_FROM_BE (value);
 }
 
 void
@@ -110,7 +95,7 @@ enter (HfProtocolDecoder *decoder, guint state)
 static void
 judge_greeting (HfProtocolDecoder *decoder)
 {
-  if (get_be32 (decoder->word) & ~HF_PROTOCOL_FEATURES)
+  if (hf_get_be32 (decoder->word) & ~HF_PROTOCOL_FEATURES)
     set_fault (decoder, HF_PROTOCOL_FAULT_FEATURES);
   else
     enter (decoder, HF_PROTOCOL_IN_CDB);
@@ -246,7 +231,7 @@ hf_protocol_decoder_next (HfProtocolDecoder *decoder)
 void
 hf_protocol_encode_greeting (guint8 ret[HF_PROTOCOL_WORD_SIZE])
 {
-  put_be32 (ret, HF_PROTOCOL_FEATURES);
+  hf_put_be32 (HF_PROTOCOL_FEATURES, ret);
 }
 
 gsize
@@ -258,8 +243,8 @@ hf_protocol_encode_reply (const HfProtocolRequest *request, guint8 status, const
   if (request->cdb[0] == HF_PROTOCOL_PR_IN && status == HF_SAM_GOOD)
     sz = MIN (data_length, request->length);
   memset (ret, 0, HF_PROTOCOL_REPLY_SIZE);
-  put_be32 (ret, status);
-  put_be32 (ret + 4, (guint32)sz);
+  hf_put_be32 (status, ret);
+  hf_put_be32 ((guint32)sz, ret + 4);
   if (status == HF_SAM_CHECK_CONDITION && sense_length)
     memcpy (ret + 8, sense, MIN (sense_length, HF_PROTOCOL_SENSE_SIZE));
   return sz;
