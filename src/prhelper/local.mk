@@ -16,8 +16,10 @@ libholdfast_prhelper_la_SOURCES = \
   src/prhelper/server.c src/prhelper/server.h \
   src/prhelper/sgio.c src/prhelper/sgio.h \
   src/prhelper/trace.c src/prhelper/trace.h
+libholdfast_prhelper_la_SOURCES += src/prhelper/control.h src/prhelper/migrate.h src/prhelper/process.h src/prhelper/store.h
+libholdfast_prhelper_la_SOURCES += src/prhelper/vms.h
 libholdfast_prhelper_la_CFLAGS = $(AM_CFLAGS) $(CAPNG_CFLAGS) $(SECCOMP_CFLAGS)
-libholdfast_prhelper_la_LIBADD = libholdfast-core.la $(CAPNG_LIBS) $(SECCOMP_LIBS) $(GLIB_LIBS)
+libholdfast_prhelper_la_LIBADD = libholdfast-qemu.la libholdfast-core.la $(JSON_LIBS) $(CAPNG_LIBS) $(SECCOMP_LIBS) $(GLIB_LIBS)
 
 bin_PROGRAMS += holdfast-pr-helper
 holdfast_pr_helper_SOURCES = src/prhelper/main.c

@@ -26,6 +26,8 @@
 
 typedef enum { TAKES_NOTHING, TAKES_STRING, TAKES_LIST, TAKES_NUMBER, TAKES_MODE, TAKES_SWITCH } Takes;
 
+/* TAKES_SWITCH: the argument is "off|on", the words for FALSE and TRUE, in this order. */
+
 typedef struct {
   const char *name;
   char letter;
@@ -64,7 +66,21 @@ static const Word words[] = {
   { "allow-uid", 0, TAKES_LIST, AT (allow_uid), 0, "USER", "only clients of this user; repeatable", NULL },
   { "allow-gid", 0, TAKES_LIST, AT (allow_gid), 0, "GROUP", "only clients of this group; repeatable", NULL },
   { "socket-mode", 0, TAKES_MODE, AT (socket_mode), 0, "MODE", "mode of the socket (default: by umask)", NULL },
-  { "sandbox", 0, TAKES_SWITCH, AT (sandbox), 0, "on|off", "filter of system calls (default on)", NULL },
+  { "sandbox", 0, TAKES_SWITCH, AT (sandbox), 0, "off|on", "filter of system calls (default on)", NULL },
+  { "device", 0, TAKES_LIST, AT (device), 0, "GLOB", "nodes to look for a VM's LUs; repeatable",
+    "(default: those that its QEMU has open)" },
+  { "shared-nexus", 0, TAKES_SWITCH, AT (share_nexus), 0, "refuse|allow", "a second VM on an LU (default refuse)", NULL },
+  { "state-dir", 0, TAKES_STRING, AT (state_dir), 0, "DIR", "where the journal is kept",
+    "(default /var/lib/holdfast, if it can be written)" },
+  { "control", 0, TAKES_STRING, AT (control), 0, "PATH", "control socket (default: none)", NULL },
+  { "metrics", 0, TAKES_STRING, AT (metrics), 0, "FILE", "write metrics there, for a textfile collector", NULL },
+  { "vmstate-bus", 0, TAKES_LIST, AT (vmstate_bus), 0, "ADDRESS", "message bus of a VM's dbus-vmstate; repeatable;",
+    "%p process id, %u uuid, %n name of the VM" },
+  { "vmstate-id", 0, TAKES_STRING, AT (vmstate_id), 0, "ID", "the Id of dbus-vmstate (default holdfast)", NULL },
+  { "qmp", 0, TAKES_LIST, AT (qmp), 0, "SOCKET", "monitor of a VM; repeatable; %p, %u, %n as above", NULL },
+  { "on-change", 0, TAKES_SWITCH, AT (refuse_changes), 0, "adopt|refuse", "what Load does when the LU was changed",
+    "since Save (default adopt)" },
+  { "commit-warn", 0, TAKES_NUMBER, AT (commit_warn_s), 86400, "S", "log a take-over that waits so long (default 60)", NULL },
 };
 #define N_WORDS G_N_ELEMENTS (words)
 #define WORD_HELP 0
@@ -102,8 +118,11 @@ append_string (char ***list, const char *value)
 static gboolean
 take_switch (const Word *word, const char *value, gboolean *ret, GError **error)
 {
-  *ret = strcmp (value, "on") == 0;
-  return *ret || strcmp (value, "off") == 0 || bad (word, value, "on or off", error);
+  g_auto (GStrv) words_of = g_strsplit (word->argument, "|", 2);
+  g_autofree char *wants = g_strdup_printf ("%s or %s", words_of[0], words_of[1]);
+
+  *ret = strcmp (value, words_of[1]) == 0;
+  return *ret || strcmp (value, words_of[0]) == 0 || bad (word, value, wants, error);
 }
 
 static gboolean
@@ -373,6 +392,7 @@ set_defaults (HfHelperOptions *options)
   options->request_timeout_ms = 30000;
   options->max_clients = 4096;
   options->socket_mode = -1;
+  options->commit_warn_s = 60;
 }
 
 static gboolean
@@ -385,6 +405,8 @@ finish (HfHelperOptions *options, const GArray *command_line, GError **error)
     options->socket = g_strdup ("/var/run/holdfast-pr-helper.sock");
   if (!options->pidfile)
     options->pidfile = g_strdup ("/var/run/holdfast-pr-helper.pid");
+  if (!options->vmstate_id)
+    options->vmstate_id = g_strdup ("holdfast");
   if (!options->max_clients_per_uid)
     options->max_clients_per_uid = MAX (1, options->max_clients - options->max_clients / 4);
   if (options->socket[0] == '/')
@@ -449,6 +471,13 @@ hf_helper_options_clear (HfHelperOptions *options)
   g_free (options->config);
   g_strfreev (options->allow_uid);
   g_strfreev (options->allow_gid);
+  g_strfreev (options->device);
+  g_free (options->state_dir);
+  g_free (options->control);
+  g_free (options->metrics);
+  g_strfreev (options->vmstate_bus);
+  g_free (options->vmstate_id);
+  g_strfreev (options->qmp);
   memset (options, 0, sizeof *options);
 }
 

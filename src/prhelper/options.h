@@ -23,6 +23,14 @@ typedef struct {
   guint max_clients, max_clients_per_uid;
   int socket_mode; /* -1: as the umask says */
   char **allow_uid, **allow_gid;
+  char **device; /* globs; NULL: the devices that the VM's process has open */
+  gboolean share_nexus;
+  char *state_dir;                        /* NULL: not given */
+  char *control;                          /* NULL: no control socket */
+  char *metrics;                          /* NULL: none are written */
+  char **vmstate_bus, *vmstate_id, **qmp; /* addresses may hold %p, %u, %n */
+  gboolean refuse_changes;                /* --on-change=refuse */
+  guint commit_warn_s;
 } HfHelperOptions;
 
 typedef enum {

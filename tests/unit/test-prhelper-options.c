@@ -133,7 +133,7 @@ test_refused (void)
   assert_refused ("--max-clients=70000", "1 to 65536");
   assert_refused ("--socket-mode=0888", "octal");
   assert_refused ("--socket-mode=01777", "octal");
-  assert_refused ("--sandbox=yes", "on or off");
+  assert_refused ("--sandbox=yes", "off or on");
   assert_refused ("--config=/nonexistent/pr-helper.conf", "/nonexistent/pr-helper.conf");
 }
 
