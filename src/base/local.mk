@@ -4,5 +4,6 @@ libholdfast_core_la_SOURCES += \
   src/base/deadline.h \
   src/base/descriptors.c src/base/descriptors.h \
   src/base/fail.c src/base/fail.h \
+  src/base/json-check.c src/base/json-check.h \
   src/base/worker.c src/base/worker.h
 libholdfast_core_la_SOURCES += src/base/bytes.h
