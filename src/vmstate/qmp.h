@@ -24,7 +24,8 @@ typedef enum {
 typedef struct _HfQmp HfQmp;
 
 typedef struct {
-  /* Greeting and qmp_capabilities are done. pid, uid: SO_PEERCRED, who listens; 0: not known. */
+  /* Greeting and qmp_capabilities are done. pid: SO_PEERCRED, the process that called listen (not QEMU, if it was handed the
+     socket); 0: not known. */
   void (*connected) (HfQmp *qmp, pid_t pid, gpointer user_data);
   /* data may be NULL. */
   void (*event) (HfQmp *qmp, const char *name, JsonObject *data, gpointer user_data);
@@ -32,8 +33,8 @@ typedef struct {
   void (*lost) (HfQmp *qmp, const char *why, gpointer user_data);
 } HfQmpHandlers;
 
-/* path: of a Unix socket; "unix:" before it is accepted. retry: FALSE: one attempt, then lost. handlers must live longer; each
-   may be NULL. */
+/* path: of a Unix socket; "unix:" before it is accepted. retry: FALSE: one attempt, then lost. Each of handlers may be NULL.
+   Callbacks come from the main loop only, and each may free the object. */
 HfQmp *hf_qmp_new (const char *path, gboolean retry, const HfQmpHandlers *handlers, gpointer user_data);
 /* Commands that wait get HF_QMP_ERROR_LOST. NULL is accepted. */
 void hf_qmp_free (HfQmp *qmp);
@@ -42,6 +43,6 @@ gboolean hf_qmp_is_connected (HfQmp *qmp);
 
 /* result: QEMU's "return", valid during the call; NULL with error. */
 typedef void (*HfQmpDone) (JsonNode *result, const GError *error, gpointer user_data);
-/* arguments: taken over; may be NULL. */
+/* arguments: taken over; may be NULL. done: may be NULL; called exactly once. */
 void hf_qmp_execute (HfQmp *qmp, const char *command, JsonObject *arguments, guint timeout_ms, HfQmpDone done,
                      gpointer user_data);

@@ -13,6 +13,8 @@ tests_unit_test_json_check_LDADD = libholdfast-core.la $(JSON_LIBS) $(GLIB_LIBS)
 UNIT_TESTS += tests/unit/test-lu tests/unit/test-lu-identity tests/unit/test-scsi-result tests/unit/test-nexus
 UNIT_TESTS += tests/unit/test-nexus-sysfs tests/unit/test-transport-iscsi tests/unit/test-transport-sgio
 tests_unit_test_lu_SOURCES = tests/unit/test-lu.c tests/fake/scripted-transport.c tests/fake/scripted-transport.h
+UNIT_TESTS += tests/unit/test-qmp
+tests_unit_test_qmp_LDADD = libholdfast-qemu.la $(JSON_LIBS) $(GLIB_LIBS)
 
 # Every public header compiles alone, and the umbrella with it.
 tests_unit_test_header_SOURCES = tests/unit/test-header.c
