@@ -18,6 +18,7 @@ libholdfast_prhelper_la_SOURCES = \
   src/prhelper/trace.c src/prhelper/trace.h
 libholdfast_prhelper_la_SOURCES += src/prhelper/control.h src/prhelper/migrate.h src/prhelper/process.h src/prhelper/store.h
 libholdfast_prhelper_la_SOURCES += src/prhelper/vms.h
+libholdfast_prhelper_la_SOURCES += src/prhelper/process.c
 libholdfast_prhelper_la_CFLAGS = $(AM_CFLAGS) $(CAPNG_CFLAGS) $(SECCOMP_CFLAGS)
 libholdfast_prhelper_la_LIBADD = libholdfast-qemu.la libholdfast-core.la $(JSON_LIBS) $(CAPNG_LIBS) $(SECCOMP_LIBS) $(GLIB_LIBS)
 
@@ -33,3 +34,8 @@ tests_unit_test_prhelper_protocol_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
 tests_unit_test_prhelper_server_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
 check_PROGRAMS += $(UNIT_TESTS_PRHELPER)
 TESTS += $(UNIT_TESTS_PRHELPER)
+
+# Sees processes as different users and capabilities do.
+UNIT_TESTS_PRHELPER += tests/unit/test-prhelper-process
+tests_unit_test_prhelper_process_CFLAGS = $(AM_CFLAGS) $(CAPNG_CFLAGS) $(SECCOMP_CFLAGS)
+tests_unit_test_prhelper_process_LDADD = libholdfast-prhelper.la $(CAPNG_LIBS) $(SECCOMP_LIBS) $(GLIB_LIBS)

@@ -13,12 +13,18 @@
 int hf_process_open (const HfPeer *peer, GError **error);
 
 /* From its command line: -name NAME, -name guest=NAME,..., -uuid UUID. For people only: whoever started it can write anything.
-   UTF-8, at most 255 bytes, no control characters; NULL: not there. Free with g_free. */
+   The name is UTF-8, at most 255 bytes, no control characters (but any other, '/' too), the uuid one in lower case; NULL: not
+   there. Free with g_free. */
 void hf_process_get_names (const HfPeer *peer, char **ret_name, char **ret_uuid);
 
-/* Time that its threads spent running a virtual CPU (proc(5) /proc/PID/task/TID/stat field 43, "guest_time"), summed, in clock
-   ticks. -1: not known, or it has ended. It grows only while guest code runs under KVM: never with -accel tcg. */
+/* Time that its threads, those that have ended included, spent running a virtual CPU (proc(5) /proc/PID/stat field 43,
+   "guest_time"), in clock ticks. -1: not known, or it has ended. It grows only while KVM runs guest code: never with -accel tcg. */
 gint64 hf_process_get_guest_time (const HfPeer *peer);
+
+/* Pure: what the three above and below read. text[length] is a NUL. Parsers of a line give -1 or 0 if it is not there. */
+void hf_process_parse_names (const char *text, gsize length, char **ret_name, char **ret_uuid);
+gint64 hf_process_parse_guest_time (const char *line);
+guint hf_process_parse_descriptors_max (const char *status);
 
 /* A block or SCSI generic node. */
 typedef struct {
@@ -43,6 +49,7 @@ gboolean hf_device_equal (const HfDevice *a, const HfDevice *b);
 #define HF_DEVICES_MAX 1024
 GPtrArray *hf_devices_of_process (const HfPeer *peer, int pidfd, GError **error);
 
-/* The nodes that globs match (glob(7), "/dev/disk/by-id/scsi-*"), opened for reading, once each. A node that cannot be opened is
-   skipped and named in ret_skipped (NULL, or free with g_free). */
+/* The nodes that globs match (glob(7), "/dev/disk/by-id/scsi-*"), opened for reading, once each, at most HF_DEVICES_MAX. What
+   cannot be opened or is no such node, and a glob that nothing matches, is named in ret_skipped, which may be NULL; it gets NULL
+   if there is none, else a text for the log, to be freed with g_free. */
 GPtrArray *hf_devices_of_globs (const char *const *globs, char **ret_skipped);
