@@ -13,6 +13,9 @@
  *   hf_move_prepare (move) && hf_move_commit (move);
  *   for (guint i = 0; i < hf_move_get_n_units (move); i++) hf_move_get_unit (move, i)->verdict ...
  *
+ * Whoever migrates a running VM may take over some LUs first and the rest once the VM runs here: hf_move_commit_some, then
+ * hf_move_set_running and hf_move_commit, or hf_move_abort, which leaves alone what was committed.
+ *
  * Thread: one thread at a time; the functions block, bounded by the deadline of each unit, and use worker threads of their own.
  * Results live as long as the move and change with each call.
  */
@@ -34,8 +37,8 @@ typedef enum {
   HF_VERDICT_PREEMPTED,    /* registered here; another key holds the reservation */
   HF_VERDICT_RELEASED,     /* registered here; nobody holds a reservation */
   HF_VERDICT_REGISTERED,   /* registered here, as saved without a reservation */
-  HF_VERDICT_UNREGISTERED, /* hf_move_release only: this nexus' registration was removed */
-  HF_VERDICT_REFUSED       /* hf_move_release only: a condition failed, nothing was changed */
+  HF_VERDICT_UNREGISTERED, /* hf_move_release, and hf_move_abort of an earlier run: this nexus' registration was removed */
+  HF_VERDICT_REFUSED       /* the same two: a condition failed, nothing was changed */
 } HfVerdict;
 #define HF_N_VERDICTS (HF_VERDICT_REFUSED + 1)
 
@@ -96,6 +99,10 @@ typedef struct {
   guint16 unit_attentions[HF_SCSI_UA_MAX];
   char *note; /* a warning in words, or NULL: a left-over key, a leftover registration of the peer */
   HfUnitError error;
+  guint n_nexuses;        /* of this host: how many are used */
+  gboolean take_over_due; /* prepared, and stopped before the take-over */
+  gboolean taken_over;    /* a take-over was executed, or may have been, by this move or an earlier run of it */
+  gboolean kept; /* after a failure or an abort: a registration that was made here could not, or must not, be taken back */
 } HfMoveUnit;
 
 typedef struct _HfMove HfMove;
@@ -119,12 +126,26 @@ HF_PUBLIC gboolean hf_move_prepare (HfMove *move);
 /* Takes over. Only after a prepare that returned TRUE. TRUE: every unit is in its final state; else the units tell which are. */
 HF_PUBLIC gboolean hf_move_commit (HfMove *move);
 
-/* Undoes a prepare by one unregister for each nexus it registered. */
+/* Commits only those units that wanted is TRUE for; hf_move_commit or hf_move_abort follows for the rest, however long after, and
+   the journal stays until then. TRUE: those are in their final state. */
+typedef gboolean (*HfMoveWanted) (const HfMoveUnit *unit, gpointer user_data);
+HF_PUBLIC gboolean hf_move_commit_some (HfMove *move, HfMoveWanted wanted, gpointer user_data);
+
+/* The VM runs on this host, so there is no way back. From now on each LU goes as far as it can, whatever becomes of the others:
+   every change is followed (HF_ON_CHANGE_ADOPT), a failure takes nothing back, hf_move_commit may follow a prepare that returned
+   FALSE, and may be repeated after it returned FALSE itself. */
+HF_PUBLIC void hf_move_set_running (HfMove *move);
+
+/* Undoes a prepare by one unregister for each nexus it registered; units that were committed stay as they are. Of a move that
+   was not prepared: undoes what an earlier run prepared, by its journal, and registers nothing. FALSE: something may be left. */
 HF_PUBLIC gboolean hf_move_abort (HfMove *move);
 
 /* Removes the registration of the nexuses that were added, after proving that nothing is lost by it. Instead of prepare and
  * commit. */
 HF_PUBLIC gboolean hf_move_release (HfMove *move);
+
+/* As hf_lu_take_unit_attentions, for an LU that was added: a move takes them for HfMoveUnit. */
+HF_PUBLIC guint hf_move_take_unit_attentions (HfMove *move, HfLu *lu, guint16 *ret);
 
 HF_PUBLIC guint hf_move_get_n_units (HfMove *move);
 HF_PUBLIC const HfMoveUnit *hf_move_get_unit (HfMove *move, guint index);

@@ -434,6 +434,7 @@ hf_unit_back_out (HfUnit *unit)
     unit->input.observed = &unit->seen; /* out of date, but what we went by */
   hf_plan_make (&unit->input, &plan);
   gboolean before = is_before_take_over (unit, &plan, looked);
+  unit->take_over_sent &= !before;
   for (guint i = 0; i < unit->n_lus; i++)
     if (unit->touched[i] && before && may_take_back (unit, &plan, i))
       back_out_nexus (unit, i);
@@ -442,6 +443,7 @@ hf_unit_back_out (HfUnit *unit)
   if (kept)
     hf_unit_add_note (unit, HF_NOTE_KEPT);
   hf_plan_clear (&plan);
+  unit->result.kept = hf_unit_is_any_touched (unit);
   if (!hf_unit_look (unit, HF_OBSERVE_ONCE))
     unit->seen_at = 0;
 }

@@ -3,7 +3,7 @@
 
 /*
  * What the files of one unit share: pr-unit.c (the loop and the phases), pr-unit-act.c (looking, sending, taking back, with the
- * journal), pr-unit-release.c. Nobody else includes this.
+ * journal), pr-unit-release.c, pr-unit-abort.c. Nobody else includes this.
  */
 
 #include "pr/pr-exec.h"
@@ -25,6 +25,8 @@ struct _HfUnit {
   gboolean register_answered;          /* with GOOD */
   gboolean stale[HF_PR_NEXUSES_MAX];   /* and the link was set up anew since */
   guint logins[HF_PR_NEXUSES_MAX];     /* hf_lu_get_logins at the last look */
+  guint n_met[HF_PR_NEXUSES_MAX];      /* unit attentions of each nexus that nobody took yet */
+  guint16 met[HF_PR_NEXUSES_MAX][HF_SCSI_UA_MAX];
   HfPlanInput input;
   HfPlan plan;
   HfPrObservation seen;
@@ -34,6 +36,7 @@ struct _HfUnit {
   gboolean read_twice; /* the look that follows, or the last one, if READ FULL STATUS does not work */
   HfVerdict last_verdict;
   gboolean decided;
+  gboolean committed;
   gboolean take_over_sent; /* and not known to have failed */
   gboolean aptpl_known, aptpl;
   gboolean uncounted;    /* a command since the last look whose effect on PRGENERATION differs between targets, or is not known */

@@ -91,7 +91,7 @@ hf_unit_add_lu (HfUnit *unit, HfLu *lu)
   unit->exec[i].lu = lu;
   unit->logins[i] = hf_lu_get_logins (lu);
   unit->ours[i].nexus = *hf_lu_get_nexus (lu);
-  unit->input.n_ours = unit->n_lus;
+  unit->input.n_ours = unit->result.n_nexuses = unit->n_lus;
   unit->result.commands++; /* the INQUIRY that proved the identity, even if it was sent long before */
   if (unit->result.device == NULL)
     unit->result.device = g_strdup (hf_lu_get_address (lu));
@@ -166,17 +166,40 @@ keep_after (HfUnit *unit)
 }
 
 static void
-keep_unit_attentions (HfMoveUnit *result, HfLu *lu)
+keep_unit_attention (guint16 *all, guint *n, guint16 met)
 {
+  guint i = 0;
+  while (i < *n && all[i] != met)
+    i++;
+  if (i == *n && i < HF_SCSI_UA_MAX)
+    all[(*n)++] = met;
+}
+
+static void
+keep_unit_attentions (HfUnit *unit, guint nexus)
+{
+  HfMoveUnit *result = &unit->result;
   guint16 met[HF_SCSI_UA_MAX];
-  guint n = hf_lu_take_unit_attentions (lu, met);
+  guint n = hf_lu_take_unit_attentions (unit->exec[nexus].lu, met);
   for (guint i = 0; i < n; i++) {
-    guint j = 0;
-    while (j < result->n_unit_attentions && result->unit_attentions[j] != met[i])
-      j++;
-    if (j == result->n_unit_attentions && j < HF_SCSI_UA_MAX)
-      result->unit_attentions[result->n_unit_attentions++] = met[i];
+    keep_unit_attention (result->unit_attentions, &result->n_unit_attentions, met[i]);
+    keep_unit_attention (unit->met[nexus], &unit->n_met[nexus], met[i]);
   }
+}
+
+gboolean
+hf_unit_take_unit_attentions (HfUnit *unit, HfLu *lu, guint16 *ret, guint *ret_n)
+{
+  for (guint i = 0; i < unit->n_lus; i++) {
+    if (unit->exec[i].lu != lu)
+      continue;
+    keep_unit_attentions (unit, i);
+    *ret_n = unit->n_met[i];
+    memcpy (ret, unit->met[i], unit->n_met[i] * sizeof *ret);
+    unit->n_met[i] = 0;
+    return TRUE;
+  }
+  return FALSE;
 }
 
 /* The sums were reduced at start, so that several phases add up. */
@@ -186,7 +209,8 @@ hf_unit_finish (HfUnit *unit)
   unit->result.milliseconds += g_get_monotonic_time () / 1000;
   unit->result.commands += count_commands (unit);
   for (guint i = 0; i < unit->n_lus; i++)
-    keep_unit_attentions (&unit->result, unit->exec[i].lu);
+    keep_unit_attentions (unit, i);
+  unit->result.taken_over = unit->input.progress.taken_over || unit->take_over_sent;
   keep_after (unit);
 }
 
@@ -230,6 +254,7 @@ hf_unit_start_anew (HfUnit *unit, gboolean only_reads)
   unit->read_twice = only_reads;
   unit->register_answered = unit->decided = FALSE;
   unit->surprises = unit->refusals = 0;
+  unit->committed = unit->result.take_over_due = unit->result.kept = FALSE;
   unit->seen_at = 0;
   unit->look = "observe";
   hf_pr_observation_clear (&unit->result.before);
@@ -341,18 +366,26 @@ step (HfUnit *unit, gboolean commit, gboolean *ret_over)
   return hf_unit_act (unit);
 }
 
+/* A VM that runs here is not served by giving its registration back because of a failure. */
+static void
+back_out_of_failure (HfUnit *unit)
+{
+  if (!unit->shared->running)
+    hf_unit_back_out (unit);
+}
+
 static void
 run (HfUnit *unit, gboolean commit)
 {
   gboolean over = FALSE;
   for (guint i = 0; i < HF_STEPS_MAX && !over; i++)
     if (!step (unit, commit, &over)) {
-      hf_unit_back_out (unit);
+      back_out_of_failure (unit);
       return;
     }
   if (!over) {
     hf_unit_give_up (unit);
-    hf_unit_back_out (unit);
+    back_out_of_failure (unit);
   }
 }
 
@@ -425,26 +458,38 @@ hf_unit_prepare (HfUnit *unit)
   if (!hf_unit_is_none (unit))
     run (unit, FALSE);
   hf_unit_finish (unit);
+  unit->result.take_over_due = unit->result.accepted && unit->plan.action == HF_ACTION_TAKE_OVER;
   describe_end (unit);
 }
 
 void
 hf_unit_commit (HfUnit *unit)
 {
-  if (!unit->result.accepted || unit->plan.action == HF_ACTION_NONE)
+  unit->committed = TRUE;
+  if (!unit->result.take_over_due)
     return;
   hf_unit_start (unit);
   if (unit->seen_at + FRESH_US < g_get_monotonic_time ())
     unit->seen_at = 0;
+  if (unit->shared->running)
+    unit->surprises = unit->refusals = 0;
   run (unit, TRUE);
   hf_unit_finish (unit);
+  unit->result.take_over_due = !unit->result.accepted && unit->shared->running;
   describe_end (unit);
+}
+
+gboolean
+hf_unit_is_committed (HfUnit *unit)
+{
+  return unit->committed;
 }
 
 void
 hf_unit_abort (HfUnit *unit)
 {
-  if (!hf_unit_is_any_touched (unit))
+  unit->result.take_over_due &= unit->committed;
+  if (unit->committed || !hf_unit_is_any_touched (unit))
     return;
   hf_unit_start (unit);
   hf_unit_back_out (unit);

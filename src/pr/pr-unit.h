@@ -17,6 +17,7 @@ typedef struct _HfUnit HfUnit;
 typedef struct {
   HfMoveOptions options;
   HfJournal *journal; /* NULL: none is kept. May be replaced between calls */
+  gboolean running;   /* the VM runs on this host: nothing is taken back after a failure */
 } HfUnitShared;
 
 /* saved outlives the unit. */
@@ -43,12 +44,19 @@ HfMoveUnit *hf_unit_get_result (HfUnit *unit);
 void hf_unit_check (HfUnit *unit);
 void hf_unit_prepare (HfUnit *unit);
 void hf_unit_commit (HfUnit *unit);
+/* Leaves a unit alone that was committed. */
 void hf_unit_abort (HfUnit *unit);
+/* Of what an earlier run registered, by the journal. */
+void hf_unit_abort_earlier (HfUnit *unit);
+gboolean hf_unit_is_committed (HfUnit *unit);
 /* Proves that the registration may go; hf_unit_release, if that was accepted, removes it. */
 void hf_unit_prove_release (HfUnit *unit);
 void hf_unit_release (HfUnit *unit);
 
 /* The journal may forget this unit: nothing of ours waits for a rerun. */
 gboolean hf_unit_is_settled (HfUnit *unit);
+
+/* FALSE: lu is none of the unit's. What it met since the last call. */
+gboolean hf_unit_take_unit_attentions (HfUnit *unit, HfLu *lu, guint16 *ret, guint *ret_n);
 
 HfOwner hf_unit_get_owner (HfUnit *unit, const HfPrObservation *observation, guint index);

@@ -22,6 +22,7 @@ struct _HfMove {
   HfUnitShared shared;
   char *state_dir; /* NULL: no journal */
   HfUnit **units;  /* one for each of the record's */
+  gboolean begun;  /* any phase was run */
   gboolean prepared;
 };
 
@@ -259,6 +260,7 @@ start_journal (HfMove *move, const char *purpose)
 gboolean
 hf_move_check (HfMove *move)
 {
+  move->begun = TRUE;
   for_each_unit (move, hf_unit_check);
   return all_accepted (move);
 }
@@ -268,7 +270,7 @@ set_backed_out (HfMove *move, const char *text)
 {
   for (guint i = 0; i < move->record->n_units; i++) {
     HfMoveUnit *unit = hf_unit_get_result (move->units[i]);
-    if (!unit->accepted)
+    if (!unit->accepted || hf_unit_is_committed (move->units[i]))
       continue;
     unit->accepted = FALSE;
     g_free (unit->note);
@@ -281,12 +283,14 @@ set_backed_out (HfMove *move, const char *text)
 gboolean
 hf_move_prepare (HfMove *move)
 {
+  move->begun = TRUE;
   if (!start_journal (move, get_purpose (move)))
     return FALSE;
   for_each_unit (move, hf_unit_prepare);
-  move->prepared = all_accepted (move);
+  gboolean accepted = all_accepted (move);
+  move->prepared = accepted || move->shared.running;
   if (move->prepared)
-    return TRUE;
+    return accepted;
   for_each_unit (move, hf_unit_abort);
   set_backed_out (move, "not done, because another LU was not accepted");
   close_journal (move);
@@ -298,8 +302,56 @@ hf_move_commit (HfMove *move)
 {
   if (!move->prepared)
     return FALSE;
-  move->prepared = FALSE;
   for_each_unit (move, hf_unit_commit);
+  gboolean accepted = all_accepted (move);
+  move->prepared = move->shared.running && !accepted;
+  close_journal (move);
+  return accepted;
+}
+
+gboolean
+hf_move_commit_some (HfMove *move, HfMoveWanted wanted, gpointer user_data)
+{
+  g_autofree gpointer *items = g_new0 (gpointer, move->record->n_units);
+  Phase phase = { hf_unit_commit };
+  gboolean accepted = TRUE;
+  guint n = 0;
+  if (!move->prepared)
+    return FALSE;
+  for (guint i = 0; i < move->record->n_units; i++)
+    if (wanted (hf_unit_get_result (move->units[i]), user_data))
+      items[n++] = move->units[i];
+  for_each (items, n, run_phase, &phase);
+  for (guint i = 0; i < n; i++)
+    accepted &= hf_unit_get_result (items[i])->accepted;
+  return accepted;
+}
+
+void
+hf_move_set_running (HfMove *move)
+{
+  move->shared.running = TRUE;
+  move->shared.options.on_change = HF_ON_CHANGE_ADOPT;
+}
+
+/* What was committed is not looked at: it waits for nothing. */
+static gboolean
+is_taken_back (HfMove *move)
+{
+  for (guint i = 0; i < move->record->n_units; i++)
+    if (!hf_unit_is_committed (move->units[i]) && !hf_unit_is_settled (move->units[i]))
+      return FALSE;
+  return TRUE;
+}
+
+/* What an earlier run left. */
+static gboolean
+abort_earlier (HfMove *move)
+{
+  move->begun = TRUE;
+  if (!start_journal (move, get_purpose (move)))
+    return FALSE;
+  for_each_unit (move, hf_unit_abort_earlier);
   close_journal (move);
   return all_accepted (move);
 }
@@ -307,20 +359,20 @@ hf_move_commit (HfMove *move)
 gboolean
 hf_move_abort (HfMove *move)
 {
+  if (!move->begun)
+    return abort_earlier (move);
   if (move->prepared)
     for_each_unit (move, hf_unit_abort);
   move->prepared = FALSE;
   set_backed_out (move, "taken back");
   close_journal (move);
-  for (guint i = 0; i < move->record->n_units; i++)
-    if (!hf_unit_is_settled (move->units[i]))
-      return FALSE;
-  return TRUE;
+  return is_taken_back (move);
 }
 
 gboolean
 hf_move_release (HfMove *move)
 {
+  move->begun = TRUE;
   if (!start_journal (move, "release"))
     return FALSE;
   for_each_unit (move, hf_unit_prove_release);
@@ -330,6 +382,16 @@ hf_move_release (HfMove *move)
     set_backed_out (move, "not done, because another LU was not accepted");
   close_journal (move);
   return all_accepted (move);
+}
+
+guint
+hf_move_take_unit_attentions (HfMove *move, HfLu *lu, guint16 *ret)
+{
+  guint n = 0;
+  for (guint i = 0; i < move->record->n_units; i++)
+    if (hf_unit_take_unit_attentions (move->units[i], lu, ret, &n))
+      return n;
+  return hf_lu_take_unit_attentions (lu, ret); /* the same nexus as one that was added: not used */
 }
 
 guint
