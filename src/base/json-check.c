@@ -23,7 +23,8 @@ skip_string (const char *text, const char *end)
   for (; text < end; text++) {
     if (*text == '"')
       return text + 1;
-    if ((guchar)*text < 0x20)
+    /* RFC 8259 wants U+001F escaped too, but json-glib writes it as it is. */
+    if ((guchar)*text < 0x1f)
       return NULL;
     if (*text != '\\')
       continue;

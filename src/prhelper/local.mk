@@ -19,6 +19,7 @@ libholdfast_prhelper_la_SOURCES = \
 libholdfast_prhelper_la_SOURCES += src/prhelper/control.h src/prhelper/migrate.h src/prhelper/process.h src/prhelper/store.h
 libholdfast_prhelper_la_SOURCES += src/prhelper/vms.h
 libholdfast_prhelper_la_SOURCES += src/prhelper/process.c
+libholdfast_prhelper_la_SOURCES += src/prhelper/store.c src/prhelper/vm-image.c
 libholdfast_prhelper_la_CFLAGS = $(AM_CFLAGS) $(CAPNG_CFLAGS) $(SECCOMP_CFLAGS)
 libholdfast_prhelper_la_LIBADD = libholdfast-qemu.la libholdfast-core.la $(JSON_LIBS) $(CAPNG_LIBS) $(SECCOMP_LIBS) $(GLIB_LIBS)
 
@@ -39,3 +40,7 @@ TESTS += $(UNIT_TESTS_PRHELPER)
 UNIT_TESTS_PRHELPER += tests/unit/test-prhelper-process
 tests_unit_test_prhelper_process_CFLAGS = $(AM_CFLAGS) $(CAPNG_CFLAGS) $(SECCOMP_CFLAGS)
 tests_unit_test_prhelper_process_LDADD = libholdfast-prhelper.la $(CAPNG_LIBS) $(SECCOMP_LIBS) $(GLIB_LIBS)
+
+# The journal is read, damaged and killed.
+UNIT_TESTS_PRHELPER += tests/unit/test-prhelper-store
+tests_unit_test_prhelper_store_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)

@@ -15,7 +15,8 @@
 
 #include "prhelper/peer.h"
 
-#define HF_STORE_SIZE_MAX (4u << 20)
+/* More than HF_STORE_HELD_MAX of the longest identities and the largest record take: what can be written can be read. */
+#define HF_STORE_SIZE_MAX (16u << 20)
 #define HF_STORE_VMS_MAX 65536
 #define HF_STORE_HELD_MAX 1024
 
@@ -49,22 +50,28 @@ HfVmImage *hf_vm_image_new (const HfPeer *peer);
 void hf_vm_image_free (HfVmImage *image);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfVmImage, hf_vm_image_free)
 
-/* Pure. Text of the file; any bytes may be decoded. NULL with G_IO_ERROR. Free with g_bytes_unref. */
+/* Pure. The image as one line of JSON; name, uuid and serial numbers are made UTF-8. Any bytes may be decoded; NULL with
+   G_IO_ERROR_INVALID_DATA. That a record inside is one is not checked. Free with g_bytes_unref. */
 GBytes *hf_vm_image_encode (const HfVmImage *image);
 HfVmImage *hf_vm_image_decode (const char *text, gsize length, GError **error);
 
 typedef struct _HfStore HfStore;
 
-/* Makes dir/vms if it is missing, and locks it. NULL with G_IO_ERROR: it cannot be written, or another helper has it. */
+/* Makes dir/vms if it is missing, and locks it. NULL with G_IO_ERROR: it cannot be written, or another helper has it
+   (G_IO_ERROR_BUSY). Starts a thread: call it after fork. */
 HfStore *hf_store_new (const char *dir, GError **error);
-/* Waits for what is being written. NULL is accepted. */
+/* Writes what waits and waits for it; no done is called any more. NULL is accepted. */
 void hf_store_free (HfStore *store);
 
-/* Reads all images of this boot: of HfVmImage. A file that is damaged is renamed to NAME.damaged and logged; the others count. */
+/* Reads all images of this boot: of HfVmImage. What is damaged, or no file, is renamed to NAME.damaged and
+   logged, what cannot be read is logged and stays; the others count. NULL with G_IO_ERROR: the folder cannot be read. Call it
+   before the first hf_store_write. */
 GPtrArray *hf_store_read (HfStore *store, GError **error);
 
-/* done: on the main context, when this image or a later one of the same VM is written; error NULL if it was. Images of one VM
-   are written in order, and only the last of those that wait. The image is taken over. done may be NULL. */
+/* done: on the main context, never inside this call, when this image or a later one of the same VM is written or the VM removed;
+   error (G_IO_ERROR, names the file and the step) NULL if it was. After an error the older image is still there (the newer one,
+   if it was the sync of the folder that failed). Images of one VM are written in order, and only the last of those that wait. The
+   image is taken over. done may be NULL: errors are logged. */
 typedef void (*HfStoreDone) (const GError *error, gpointer user_data);
 void hf_store_write (HfStore *store, HfVmImage *image, gboolean sync, HfStoreDone done, gpointer user_data);
 

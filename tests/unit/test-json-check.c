@@ -24,6 +24,7 @@ static const struct {
   { "\"\\\\\"", NULL },
   { "\"\\u005b\\/\\b\\f\\n\\r\\t\"", NULL },
   { "\"\xc3\xa4\"", NULL },
+  { "\"\x1f\"", NULL },
   { "[[[[]]]]", "too many levels" },
   { "{\"a\":{\"b\":{\"c\":{}}}}", "too many levels" },
   { "[[[[", "too many levels" },
