@@ -7,3 +7,4 @@ noinst_LTLIBRARIES += libholdfast-qemu.la
 libholdfast_qemu_la_SOURCES = src/vmstate/qmp.h src/vmstate/vmstate-bus.h
 libholdfast_qemu_la_SOURCES += src/vmstate/qmp.c
 libholdfast_qemu_la_LIBADD = libholdfast-core.la $(JSON_LIBS) $(GLIB_LIBS)
+libholdfast_qemu_la_SOURCES += src/vmstate/vmstate-bus.c

@@ -29,7 +29,7 @@ typedef struct _HfVmstateBus HfVmstateBus;
 
 /* address: a D-Bus address. id: 1 to 255 bytes of UTF-8. handlers must live longer. */
 HfVmstateBus *hf_vmstate_bus_new (const char *address, const char *id, const HfVmstateHandlers *handlers, gpointer user_data);
-/* Calls that wait are answered with an error when they are finished. NULL is accepted. */
+/* Calls that wait are answered with an error; each must still be finished. NULL is accepted. */
 void hf_vmstate_bus_free (HfVmstateBus *bus);
 const char *hf_vmstate_bus_get_address (HfVmstateBus *bus);
 

@@ -7,6 +7,7 @@ tests_unit_test_pr_exec_SOURCES = tests/unit/test-pr-exec.c tests/fake/scripted-
 tests_unit_test_transport_iscsi_SOURCES = tests/unit/test-transport-iscsi.c tests/fake/iscsi-target.c tests/fake/iscsi-target.h
 UNIT_TESTS += tests/unit/test-record tests/unit/test-journal
 UNIT_TESTS += tests/unit/test-pr-wire tests/unit/test-pr-observation tests/unit/test-pr-state
+UNIT_TESTS += tests/unit/test-line-buffer
 UNIT_TESTS += tests/unit/test-fail tests/unit/test-worker tests/unit/test-descriptors
 UNIT_TESTS += tests/unit/test-json-check
 tests_unit_test_json_check_LDADD = libholdfast-core.la $(JSON_LIBS) $(GLIB_LIBS)
@@ -15,6 +16,10 @@ UNIT_TESTS += tests/unit/test-nexus-sysfs tests/unit/test-transport-iscsi tests/
 tests_unit_test_lu_SOURCES = tests/unit/test-lu.c tests/fake/scripted-transport.c tests/fake/scripted-transport.h
 UNIT_TESTS += tests/unit/test-qmp
 tests_unit_test_qmp_LDADD = libholdfast-qemu.la $(JSON_LIBS) $(GLIB_LIBS)
+UNIT_TESTS += tests/unit/test-vmstate-bus
+private_bus = tests/unit/private-bus.c tests/unit/private-bus.h tests/unit/private-qemu.c tests/unit/private-qemu.h
+tests_unit_test_vmstate_bus_SOURCES = tests/unit/test-vmstate-bus.c $(private_bus)
+tests_unit_test_vmstate_bus_LDADD = libholdfast-qemu.la $(GLIB_LIBS)
 
 # Every public header compiles alone, and the umbrella with it.
 tests_unit_test_header_SOURCES = tests/unit/test-header.c
