@@ -20,6 +20,7 @@ enum {
   HF_EXIT_USAGE = 1,
   HF_EXIT_FILE = 15,      /* sg3_utils: a file or device cannot be used */
   HF_EXIT_CONFLICT = 24,  /* sg3_utils: RESERVATION CONFLICT */
+  HF_EXIT_TIMEOUT = 33,   /* sg3_utils: a deadline passed */
   HF_EXIT_REFUSED = 40,   /* refused by policy, nothing changed */
   HF_EXIT_CHANGED = 41,   /* done, but an LU is type-changed, released, preempted or fenced */
   HF_EXIT_UNCLEAR = 42,   /* ambiguous or occupied */
@@ -194,6 +195,7 @@ const char *hf_pr_sub_verb_name (guint index);
 gboolean hf_verb_access (HfRun *run, char **argv, GError **error);
 gboolean hf_verb_batch (HfRun *run, char **argv, GError **error);
 gboolean hf_verb_check (HfRun *run, char **argv, GError **error);
+gboolean hf_verb_doctor (HfRun *run, char **argv, GError **error);
 gboolean hf_verb_inspect (HfRun *run, char **argv, GError **error);
 gboolean hf_verb_load (HfRun *run, char **argv, GError **error);
 gboolean hf_verb_pr (HfRun *run, char **argv, GError **error);

@@ -21,16 +21,18 @@ libholdfast_cli_la_SOURCES = \
   src/cli/verb-status.c \
   src/cli/block-io.c src/cli/block-io.h \
   src/cli/selftest.c src/cli/selftest.h src/cli/verb-selftest.c \
+  src/cli/doctor-nodes.c src/cli/doctor-nodes.h \
+  src/cli/doctor-rules.c src/cli/doctor-rules.h src/cli/verb-doctor.c \
   src/cli/verbs.c
-libholdfast_cli_la_LIBADD = libholdfast-core.la $(JSON_LIBS) $(GLIB_LIBS)
+libholdfast_cli_la_LIBADD = libholdfast-qemu.la $(JSON_LIBS) $(GLIB_LIBS)
 
 bin_PROGRAMS += holdfast
 holdfast_SOURCES = src/cli/main.c
 holdfast_LDADD = libholdfast-cli.la $(GLIB_LIBS)
 
 dist_man_MANS += \
-  doc/holdfast.1 doc/holdfast-access.1 doc/holdfast-batch.1 doc/holdfast-inspect.1 doc/holdfast-load.1 doc/holdfast-pr.1 \
-  doc/holdfast-save.1 doc/holdfast-selftest.1 doc/holdfast-status.1
+  doc/holdfast.1 doc/holdfast-access.1 doc/holdfast-batch.1 doc/holdfast-doctor.1 doc/holdfast-inspect.1 doc/holdfast-load.1 \
+  doc/holdfast-pr.1 doc/holdfast-save.1 doc/holdfast-selftest.1 doc/holdfast-status.1
 
 # bash-completion looks for a file with the name of the program.
 bashcompletiondir = $(datadir)/bash-completion/completions

@@ -13,6 +13,7 @@ const HfVerb hf_verbs[] = {
   { "release", "remove this host's registration after a move", hf_verb_release },
   { "reclaim", "take everything back after a failed migration", hf_verb_reclaim },
   { "inspect", "show a record", hf_verb_inspect },
+  { "doctor", "check a running VM for what would go wrong in a migration", hf_verb_doctor },
   { "access", "try a read and a write", hf_verb_access },
   { "selftest", "qualify a target with the move matrix", hf_verb_selftest },
   { "batch", "run one verb per line", hf_verb_batch },
