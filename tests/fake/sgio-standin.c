@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bsg.h>
+#include <linux/fs.h>
 #include <pthread.h>
 #include <scsi/sg.h>
 #include <stdarg.h>
@@ -372,11 +373,12 @@ ioctl (int fd, unsigned long request, ...)
   argument = va_arg (list, void *);
   va_end (list);
   /* The kernel knows no ioctl on a descriptor of O_PATH, not even one of a device. */
-  if ((request != SG_IO && request != SG_GET_VERSION_NUM) || fstat (fd, &file) < 0 || !S_ISBLK (file.st_mode)
-      || !is_marker (S_IFREG, file.st_mtim.tv_sec) || fcntl (fd, F_GETFL) & O_PATH)
+  if ((request != SG_IO && request != SG_GET_VERSION_NUM && request != BLKROGET) || fstat (fd, &file) < 0
+      || !S_ISBLK (file.st_mode) || !is_marker (S_IFREG, file.st_mtim.tv_sec) || fcntl (fd, F_GETFL) & O_PATH)
     return call_next_ioctl (fd, request, argument);
-  if (request == SG_GET_VERSION_NUM) {
-    *(int *)argument = SG_VERSION;
+  /* With the second, QEMU asks whether the device can be written to. */
+  if (request == SG_GET_VERSION_NUM || request == BLKROGET) {
+    *(int *)argument = request == SG_GET_VERSION_NUM ? SG_VERSION : 0;
     return 0;
   }
   error = *(int *)argument == 'S' ? run_v3 (fd, argument) : *(int *)argument == 'Q' ? run_v4 (fd, argument) : EINVAL;
