@@ -76,7 +76,7 @@ is_all_gone (HfUnit *unit)
 static gboolean
 is_taken_over (HfUnit *unit)
 {
-  return unit->take_over_sent && hf_unit_is_any_touched (unit) && unit->plan.peer == 0;
+  return unit->take_over_sent && hf_unit_is_any_touched (unit) && unit->plan.peer == 0 && unit->plan.type != HF_PR_TYPE_NONE;
 }
 
 static void

@@ -469,7 +469,7 @@ hf_unit_commit (HfUnit *unit)
   if (!unit->result.take_over_due)
     return;
   hf_unit_start (unit);
-  if (unit->seen_at + FRESH_US < g_get_monotonic_time ())
+  if (unit->shared->running || unit->seen_at + FRESH_US < g_get_monotonic_time ())
     unit->seen_at = 0;
   if (unit->shared->running)
     unit->surprises = unit->refusals = 0;

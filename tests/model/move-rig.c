@@ -508,6 +508,8 @@ keep_result (Rig *rig, const HfMoveUnit *unit)
   rig->alternative = unit->alternative;
   rig->certain = unit->certain;
   rig->accepted = unit->accepted;
+  rig->taken_over = unit->taken_over;
+  rig->kept = unit->kept;
   rig->type = unit->type;
   rig->commands = unit->commands;
   g_free (rig->text);
@@ -515,10 +517,31 @@ keep_result (Rig *rig, const HfMoveUnit *unit)
                                unit->note != NULL ? unit->note : "");
 }
 
+static gboolean
+is_another (const HfMoveUnit *unit G_GNUC_UNUSED, gpointer user_data G_GNUC_UNUSED)
+{
+  return FALSE;
+}
+
+/* What is known of a VM that runs here is looked at again, however short the time was. */
+static gboolean
+run_later (Rig *rig, HfMove *move)
+{
+  g_assert_true (hf_move_commit_some (move, is_another, NULL));
+  if (rig->c.verb == RIG_LATER_ABORT)
+    return hf_move_abort (move);
+  hf_move_set_running (move);
+  return hf_move_commit (move);
+}
+
 static void
 run_verb (Rig *rig, HfMove *move)
 {
   rig->committed = FALSE;
+  if (rig->c.verb == RIG_EARLIER_ABORT) {
+    rig->prepared = rig->committed = hf_move_abort (move);
+    return;
+  }
   if (rig->c.verb == RIG_CHECK)
     rig->prepared = hf_move_check (move);
   else if (rig->c.verb == RIG_RELEASE_VERB)
@@ -529,6 +552,8 @@ run_verb (Rig *rig, HfMove *move)
     rig->committed = hf_move_abort (move);
   else if (rig->prepared && (rig->c.verb == RIG_LOAD || rig->c.verb == RIG_REFUSE))
     rig->committed = hf_move_commit (move);
+  else if (rig->prepared && (rig->c.verb == RIG_LATER || rig->c.verb == RIG_LATER_ABORT))
+    rig->committed = run_later (rig, move);
 }
 
 /* A dead link may keep hf_move_add_lu from reading who the LU is: the run ends there, as the program's would. */
@@ -581,7 +606,9 @@ static const struct {
 };
 G_STATIC_ASSERT (G_N_ELEMENTS (members) == sizeof (RigCase) / sizeof (guint));
 
-static const char *const verb_names[] = { "load", "check", "abort", "refuse", "release" };
+static const char *const verb_names[] = {
+  "load", "check", "abort", "refuse", "release", "later", "later-abort", "earlier-abort"
+};
 G_STATIC_ASSERT (G_N_ELEMENTS (verb_names) == RIG_N_VERBS);
 
 char *

@@ -46,8 +46,19 @@ typedef enum {
 } RigAction;
 #define RIG_N_ACTIONS (RIG_PEER_UNREGISTERS + 1)
 
-typedef enum { RIG_LOAD, RIG_CHECK, RIG_ABORT, RIG_REFUSE, RIG_RELEASE_VERB } RigVerb;
-#define RIG_N_VERBS (RIG_RELEASE_VERB + 1)
+/* The last three are what a running VM needs: a commit once it is known that it runs here, an abort behind a commit of other LUs,
+   and an abort of what an earlier run prepared. */
+typedef enum {
+  RIG_LOAD,
+  RIG_CHECK,
+  RIG_ABORT,
+  RIG_REFUSE,
+  RIG_RELEASE_VERB,
+  RIG_LATER,
+  RIG_LATER_ABORT,
+  RIG_EARLIER_ABORT
+} RigVerb;
+#define RIG_N_VERBS (RIG_EARLIER_ABORT + 1)
 
 #define RIG_SAVED_NOTHING 255
 
@@ -95,7 +106,7 @@ typedef struct {
   guint outs, last_out;      /* PERSISTENT RESERVE OUTs of ours; the number of the last one */
 
   /* the result */
-  gboolean prepared, committed;
+  gboolean prepared, committed, taken_over, kept;
   HfVerdict verdict, alternative;
   gboolean certain, accepted;
   guint8 type;

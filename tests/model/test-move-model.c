@@ -304,7 +304,10 @@ judge_release (Rig *rig)
     rig_violation (rig, "S8: APTPL was turned off");
 }
 
-static void (*const judges[]) (Rig *rig) = { judge_load, judge_check, judge_undone, judge_undone, judge_release };
+/* test-move-later.c judges the others. */
+static void (*const judges[]) (Rig *rig) = {
+  judge_load, judge_check, judge_undone, judge_undone, judge_release, NULL, NULL, NULL
+};
 G_STATIC_ASSERT (G_N_ELEMENTS (judges) == RIG_N_VERBS);
 
 static guint
@@ -835,6 +838,7 @@ test_single (void)
   Rig rig;
 
   g_assert_true (rig_case_parse (g_getenv ("HOLDFAST_MODEL_CASE"), &c));
+  g_assert_nonnull (judges[c.verb]);
   if (c.fault != HF_MODEL_FAULT_NONE) {
     Reference reference = run_reference (&c);
     suite.state_dir = make_state_dir ();
