@@ -48,12 +48,14 @@ struct _HfClient {
   HfPeer peer;
   const HfClientRules *rules;
   HfQueue *queue;
+  HfVms *vms;
+  HfVm *vm;
   Phase phase;
   gint64 deadline; /* of the phase; -1: none */
   HfProtocolDecoder decoder;
-  int descriptor; /* of the request that is being read; -1: none yet */
-  HfJob *job;     /* in flight */
-  guint8 *out;    /* what is being written */
+  int descriptor;     /* of the request that is being read; -1: none yet */
+  HfCommand *command; /* in flight */
+  guint8 *out;        /* what is being written */
   gsize out_length, out_done;
   gboolean stopping, stream_ended;
   gint64 stop_deadline;
@@ -182,13 +184,13 @@ log_out (HfClient *client, const HfProtocolRequest *request, const HfSgioAnswer 
 }
 
 static void
-job_done (HfJob *job, gpointer user_data)
+command_done (HfCommand *command, gpointer user_data)
 {
   HfClient *client = user_data;
 
-  client->job = NULL;
-  log_out (client, hf_job_get_request (job), hf_job_get_answer (job), hf_job_get_device (job));
-  if (reply (client, hf_job_get_request (job), hf_job_get_answer (job), hf_job_get_data (job)))
+  client->command = NULL;
+  log_out (client, hf_command_get_request (command), hf_command_get_answer (command), hf_command_get_device (command));
+  if (reply (client, hf_command_get_request (command), hf_command_get_answer (command), hf_command_get_data (command)))
     step (client);
 }
 
@@ -218,8 +220,7 @@ answer_alone (HfClient *client, int descriptor, HfSgioAnswer *answer)
     hf_sgio_answer_sense (answer, SENSE_ILLEGAL_REQUEST, INVALID_COMMAND_OPERATION_CODE);
     return TRUE;
   }
-  /* On a plain LU there is nothing to clean up: the source's registration went with the move. */
-  if (opcode == HF_PROTOCOL_CLEANUP || hf_queue_is_device (descriptor))
+  if (opcode == HF_PROTOCOL_CLEANUP || hf_queue_is_device (descriptor, NULL, NULL, NULL))
     return opcode == HF_PROTOCOL_CLEANUP;
   /* As SG_IO's ENOTTY is answered. */
   hf_sgio_answer_sense (answer, SENSE_ABORTED, IO_PROCESS_TERMINATED);
@@ -242,18 +243,14 @@ execute (HfClient *client)
 
     if (client->stopping)
       deadline = MIN (deadline, client->stop_deadline);
-
-    client->job = hf_queue_submit (client->queue, &client->peer, request, descriptor, deadline, job_done, client);
-    if (client->job) {
-      enter (client, PHASE_WAITING, deadline);
-      return TRUE;
-    }
-    hf_log_peer (HF_LOG_WARNING, client->peer.pid, "client %d (uid %u): too many devices in use, answered BUSY",
-                 (int)client->peer.pid, (guint)client->peer.uid);
-    answer.status = HF_SAM_BUSY;
-  } else {
-    hf_queue_discard (client->queue, &client->peer, descriptor);
+    client->command = hf_vm_submit (client->vm, request, descriptor, deadline, command_done, client);
+    enter (client, PHASE_WAITING, deadline);
+    return TRUE;
   }
+  if (request->cdb[0] == HF_PROTOCOL_CLEANUP && answer.status == HF_SAM_GOOD)
+    hf_vm_cleanup (client->vm, descriptor);
+  else
+    hf_queue_discard (client->queue, &client->peer, descriptor);
   return reply_alone (client, &answer);
 }
 
@@ -389,17 +386,18 @@ late (HfClient *client)
 
   if (client->phase != PHASE_WAITING)
     return end_with (client, client->phase == PHASE_READING ? "a request was begun and not finished" : "a reply was not read");
-  begun = hf_job_has_begun (client->job);
+  begun = hf_command_has_begun (client->command);
   /* BUSY says that the command was not accepted (SAM-5 5.3.1). One that was sent may still be executed. */
   if (begun)
     hf_sgio_answer_sense (&answer, SENSE_ABORTED, COMMAND_TIMEOUT_DURING_PROCESSING);
   hf_log_peer (HF_LOG_WARNING, client->peer.pid, "client %d (uid %u): %s: no answer in time, %s", (int)client->peer.pid,
-               (guint)client->peer.uid, hf_job_get_device (client->job),
+               (guint)client->peer.uid, hf_command_get_device (client->command),
                begun ? "its result is not known" : "not sent, answered BUSY");
-  request = *hf_job_get_request (client->job);
-  log_out (client, &request, &answer, hf_job_get_device (client->job));
-  hf_queue_abandon (client->queue, client->job);
-  client->job = NULL;
+  request = *hf_command_get_request (client->command);
+  log_out (client, &request, &answer, hf_command_get_device (client->command));
+  request.list = NULL;
+  hf_command_abandon (client->command);
+  client->command = NULL;
   return reply (client, &request, &answer, NULL) && step (client);
 }
 
@@ -408,7 +406,7 @@ late (HfClient *client)
 static gboolean
 look_away (HfClient *client)
 {
-  if (!hf_job_has_begun (client->job))
+  if (!hf_command_has_begun (client->command))
     return end (client);
   g_source_remove_unix_fd (client->source, client->tag);
   client->tag = NULL;
@@ -434,7 +432,7 @@ dispatch (GSource *source, GSourceFunc callback, gpointer user_data)
 static GSourceFuncs client_functions = { .dispatch = dispatch };
 
 HfClient *
-hf_client_new (int socket, const HfPeer *peer, const HfClientRules *rules, HfQueue *queue)
+hf_client_new (int socket, const HfPeer *peer, const HfClientRules *rules, HfQueue *queue, HfVms *vms)
 {
   HfClient *client = g_new0 (HfClient, 1);
 
@@ -443,6 +441,8 @@ hf_client_new (int socket, const HfPeer *peer, const HfClientRules *rules, HfQue
   client->peer = *peer;
   client->rules = rules;
   client->queue = queue;
+  client->vms = vms;
+  client->vm = hf_vms_connect (vms, peer);
   client->phase = PHASE_WRITING;
   hf_protocol_decoder_init (&client->decoder);
   set_out (client, HF_PROTOCOL_WORD_SIZE);
@@ -477,13 +477,14 @@ hf_client_free (HfClient *client)
 {
   if (!client)
     return;
-  if (client->job)
-    hf_queue_abandon (client->queue, client->job);
+  if (client->command)
+    hf_command_abandon (client->command);
   if (client->descriptor >= 0)
     hf_queue_discard (client->queue, &client->peer, client->descriptor);
   g_source_destroy (client->source);
   g_source_unref (client->source);
   close (client->socket);
+  hf_vms_disconnect (client->vms, client->vm);
   hf_protocol_decoder_clear (&client->decoder);
   g_free (client->out);
   g_free (client);

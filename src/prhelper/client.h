@@ -9,7 +9,7 @@
  */
 
 #include "prhelper/peer.h"
-#include "prhelper/queue.h"
+#include "prhelper/vms.h"
 
 typedef struct _HfClient HfClient;
 
@@ -21,8 +21,8 @@ typedef struct {
   gpointer user_data;
 } HfClientRules;
 
-/* Takes over socket, which must not block. rules and queue must live longer. Sends the greeting. */
-HfClient *hf_client_new (int socket, const HfPeer *peer, const HfClientRules *rules, HfQueue *queue);
+/* Takes over socket, which must not block. rules, queue and vms must live longer. Sends the greeting. */
+HfClient *hf_client_new (int socket, const HfPeer *peer, const HfClientRules *rules, HfQueue *queue, HfVms *vms);
 
 /* Serves what was sent before this call, answers it, and then calls closed; nothing new is taken. May call closed at once.
    deadline: of all of it. */

@@ -44,3 +44,30 @@ tests_unit_test_prhelper_process_LDADD = libholdfast-prhelper.la $(CAPNG_LIBS) $
 # The journal is read, damaged and killed.
 UNIT_TESTS_PRHELPER += tests/unit/test-prhelper-store
 tests_unit_test_prhelper_store_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
+
+# The VMs.
+libholdfast_prhelper_la_SOURCES += \
+  src/prhelper/command.c \
+  src/prhelper/own-command.c src/prhelper/own-command.h \
+  src/prhelper/vm-node.c \
+  src/prhelper/vm-operation.c \
+  src/prhelper/vm-phase.c \
+  src/prhelper/vm-private.h \
+  src/prhelper/vms.c
+
+# What is done to a VM's LUs beside its own commands. Tested on the model of an LU.
+libholdfast_prhelper_la_SOURCES += src/prhelper/migrate.c src/prhelper/migrate-save.c src/prhelper/migrate-load.c \
+  src/prhelper/migrate-private.h
+libholdfast_prhelper_la_SOURCES += src/prhelper/service.c src/prhelper/service.h
+
+# The doors beside QEMU's socket.
+libholdfast_prhelper_la_SOURCES += src/prhelper/links.c src/prhelper/links.h src/prhelper/template.c src/prhelper/template.h
+libholdfast_prhelper_la_SOURCES += src/prhelper/control.c src/prhelper/control-line.c src/prhelper/control-line.h
+libholdfast_prhelper_la_SOURCES += src/prhelper/vm-control.c src/prhelper/vm-control.h src/prhelper/metrics.c src/prhelper/metrics.h
+
+# Over VMs that are only told of; from the archive comes only what is called.
+UNIT_TESTS_PRHELPER += tests/unit/test-prhelper-control tests/unit/test-prhelper-metrics
+tests_unit_test_prhelper_control_SOURCES = tests/unit/test-prhelper-control.c tests/fake/fake-vms.c tests/fake/fake-vms.h
+tests_unit_test_prhelper_control_LDADD = libholdfast-prhelper.la $(JSON_LIBS) $(GLIB_LIBS)
+tests_unit_test_prhelper_metrics_SOURCES = tests/unit/test-prhelper-metrics.c tests/fake/fake-vms.c tests/fake/fake-vms.h
+tests_unit_test_prhelper_metrics_LDADD = libholdfast-prhelper.la $(JSON_LIBS) $(GLIB_LIBS)

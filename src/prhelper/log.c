@@ -15,10 +15,13 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define PROGRAM "holdfast-pr-helper"
+#define JOURNAL_SOCKET "/run/systemd/journal/socket"
 #define BURST 20
 /* Processes share them by the remainder of their id: one that is loud hides few others. */
 #define N_BURSTS 64
@@ -32,9 +35,10 @@ typedef struct {
 static struct {
   HfLogLevel level;
   gboolean journal;
+  int journal_socket;     /* -1: fields cannot be told */
   Burst bursts[N_BURSTS]; /* of hf_log_peer */
   gint n_dropped;         /* atomic: lines that standard error did not take */
-} the_log = { .level = HF_LOG_WARNING };
+} the_log = { .level = HF_LOG_NOTICE, .journal_socket = -1 };
 
 /* JOURNAL_STREAM=DEVICE:INODE names the stream that systemd made; it may have been redirected since (systemd.exec(5)). */
 static gboolean
@@ -50,11 +54,26 @@ is_journal (void)
   return strcmp (stream, here) == 0;
 }
 
+/* Connected now, because the sandbox forbids it later. */
+static int
+open_journal (void)
+{
+  const struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = JOURNAL_SOCKET };
+  int fd = socket (AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+  if (fd < 0 || connect (fd, (const struct sockaddr *)&address, sizeof address) == 0)
+    return fd;
+  close (fd);
+  return -1;
+}
+
 void
 hf_log_init (HfLogLevel level)
 {
   the_log.level = level;
   the_log.journal = is_journal ();
+  if (the_log.journal && the_log.journal_socket < 0)
+    the_log.journal_socket = open_journal ();
 }
 
 gboolean
@@ -139,4 +158,48 @@ hf_log_peer (HfLogLevel level, pid_t pid, const char *format, ...)
   text = g_strdup_vprintf (format, arguments);
   va_end (arguments);
   write_text (level, text);
+}
+
+/* One field of the journal's native protocol: a value without a newline stands behind '='. */
+static void
+append_field (GString *message, const char *name, const char *value)
+{
+  gsize start;
+
+  if (!value)
+    return;
+  g_string_append_printf (message, "%s=", name);
+  start = message->len;
+  g_string_append (message, value);
+  for (gsize i = start; i < message->len; i++)
+    if (!g_ascii_isprint (message->str[i]))
+      message->str[i] = '?';
+  g_string_append_c (message, '\n');
+}
+
+static gboolean
+send_fields (HfLogLevel level, const char *text, const HfLogFields *fields)
+{
+  g_autoptr (GString) message = g_string_new (NULL);
+
+  g_string_append_printf (message, "PRIORITY=%d\nSYSLOG_IDENTIFIER=" PROGRAM "\nHOLDFAST_PID=%d\n", (int)level, (int)fields->pid);
+  append_field (message, "MESSAGE", text);
+  append_field (message, "HOLDFAST_VM", fields->vm);
+  append_field (message, "HOLDFAST_LU", fields->lu);
+  append_field (message, "HOLDFAST_OPERATION", fields->operation);
+  append_field (message, "HOLDFAST_RESULT", fields->result);
+  return send (the_log.journal_socket, message->str, message->len, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+}
+
+void
+hf_log_event (HfLogLevel level, const HfLogFields *fields)
+{
+  g_autofree char *text = NULL;
+
+  if (!hf_log_wants (level))
+    return;
+  text = g_strdup_printf ("%s (pid %d): %s%s%s: %s", fields->vm, (int)fields->pid, fields->lu ? fields->lu : "",
+                          fields->lu ? ": " : "", fields->operation, fields->result ? fields->result : "");
+  if (the_log.journal_socket < 0 || !send_fields (level, text, fields))
+    write_text (level, text);
 }

@@ -20,7 +20,7 @@
 #include "prhelper/pidfile.h"
 #include "prhelper/privileges.h"
 #include "prhelper/sandbox.h"
-#include "prhelper/server.h"
+#include "prhelper/service.h"
 #include "prhelper/trace.h"
 
 #include <errno.h>
@@ -33,15 +33,26 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /* Devices in use at the same time, each with a thread; a process may have a share of them, however many of its devices hang. */
 #define THREADS_MAX 512
 #define THREADS_MAX_PER_PROCESS 64
-/* A client is its socket and the descriptor of its command; descriptors that wait to be closed come on top. */
-#define DESCRIPTORS_PER_CLIENT 3
-#define DESCRIPTORS_OWN 64
+/* A client is its socket, its process, the descriptor of its command and one that an operation on its LU has; descriptors that
+   wait to be closed come on top. */
+#define DESCRIPTORS_PER_CLIENT 4
+#define DESCRIPTORS_OWN 256
 #define DESCRIPTORS_DISCARDED 2048
+/* QEMU waits 25 s for Save and for Load, which has two phases. */
+#define MOVE_TIMEOUT_MAX_MS 10000
+#define STATE_DIR_DEFAULT "/var/lib/holdfast"
+#define CONTROL_DIR_DEFAULT "/run/holdfast"
+#define CONTROL_DEFAULT CONTROL_DIR_DEFAULT "/control.sock"
+#define CONTROL_MODE 0600
+/* For --control and --state-dir: not even the default. */
+#define NOWHERE "none"
 /* What the process in the background tells the one that started it: this, or its error. */
 #define STARTED "\n"
 #define STARTER_TEXT_SIZE 1024
@@ -53,9 +64,12 @@ typedef struct {
   int signal_fd;
   guint max_discards; /* descriptors that wait to be closed, of all */
   int starter_fd;     /* of the pipe to the process that waits for the start; -1: none */
-  HfListener *listener;
+  HfListener *listener, *control;
   HfPidfile *pidfile;
-  HfServer *server;
+  char *state_dir; /* NULL: nothing is kept */
+  HfStore *store;
+  HfServiceRules rules;
+  HfService *service;
   GMainLoop *loop;
 } Helper;
 
@@ -92,7 +106,7 @@ start_names (Helper *helper, GError **error)
 static gboolean
 start_log (Helper *helper, GError **error)
 {
-  static const HfLogLevel levels[] = { HF_LOG_WARNING, HF_LOG_INFO };
+  static const HfLogLevel levels[] = { HF_LOG_NOTICE, HF_LOG_INFO };
 
   hf_log_init (helper->options.quiet ? HF_LOG_ERROR : levels[helper->options.verbose > 0]);
   for (char **trace = helper->options.trace; trace && *trace; trace++)
@@ -230,6 +244,32 @@ start_listener (Helper *helper, GError **error)
   return helper->listener != NULL;
 }
 
+/* The default is taken where its folder is and nobody else answers there: one of several helpers, one for each VM, has none. */
+static gboolean
+is_control_free (void)
+{
+  const struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = CONTROL_DEFAULT };
+  int fd = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  gboolean is_free = access (CONTROL_DIR_DEFAULT, W_OK) == 0 && fd >= 0
+                     && connect (fd, (const struct sockaddr *)&address, sizeof address) < 0
+                     && (errno == ENOENT || errno == ECONNREFUSED);
+
+  if (fd >= 0)
+    close (fd);
+  return is_free;
+}
+
+static gboolean
+start_control (Helper *helper, GError **error)
+{
+  const char *path = helper->options.control;
+
+  if (g_strcmp0 (path, NOWHERE) == 0 || (!path && !is_control_free ()))
+    return TRUE;
+  helper->control = hf_listener_new (path ? path : CONTROL_DEFAULT, CONTROL_MODE, error);
+  return helper->control != NULL;
+}
+
 static gboolean
 start_pidfile (Helper *helper, GError **error)
 {
@@ -245,28 +285,79 @@ start_notify (Helper *helper, GError **error)
   return hf_notify_init (error);
 }
 
+/* A Load, which comes by a bus or the control socket, looks for its LUs among the descriptors of the VM's process. */
+static gboolean
+looks_into_processes (const Helper *helper)
+{
+  return (helper->options.vmstate_bus || helper->control) && !helper->options.device;
+}
+
 static gboolean
 start_privileges (Helper *helper, GError **error)
 {
   gboolean rawio = FALSE;
 
-  if (!hf_privileges_drop (helper->uid, helper->gid, &rawio, error))
+  if (!hf_privileges_drop (helper->uid, helper->gid, looks_into_processes (helper), &rawio, error))
     return FALSE;
+  if (helper->uid != HF_NO_ID && helper->uid != 0 && getegid () == 0)
+    hf_log (HF_LOG_WARNING, "the group stays root, whose files can be read: -g sets another");
   if (!rawio)
     hf_log (HF_LOG_WARNING, "CAP_SYS_RAWIO is missing: devices will refuse PERSISTENT RESERVE commands");
   return TRUE;
 }
 
+/* A place that was asked for must be there; the default one need not, and several helpers cannot share it. */
+static gboolean
+start_store (Helper *helper, GError **error)
+{
+  const char *unit_dir = g_getenv ("STATE_DIRECTORY");
+  const char *given = helper->options.state_dir ? helper->options.state_dir : unit_dir;
+  const char *path = given ? given : STATE_DIR_DEFAULT;
+  g_autoptr (GError) failure = NULL;
+
+  if (g_strcmp0 (given, NOWHERE) == 0)
+    return TRUE;
+  helper->store = hf_store_new (path, &failure);
+  if (helper->store) {
+    helper->state_dir = g_strdup (path);
+    return TRUE;
+  }
+  if (given) {
+    g_propagate_error (error, g_steal_pointer (&failure));
+    return FALSE;
+  }
+  hf_log (HF_LOG_INFO, "no journal is kept: %s", failure->message);
+  return TRUE;
+}
+
+static gboolean
+start_links (Helper *helper, GError **error)
+{
+  const HfHelperOptions *options = &helper->options;
+
+  helper->rules.links = (HfLinksRules){ .vmstate_bus = (const char *const *)options->vmstate_bus,
+                                        .vmstate_id = options->vmstate_id,
+                                        .qmp = (const char *const *)options->qmp,
+                                        .on_change = options->refuse_changes ? HF_ON_CHANGE_REFUSE : HF_ON_CHANGE_ADOPT };
+  return hf_links_check (&helper->rules.links, error);
+}
+
 static gboolean
 start_sandbox (Helper *helper, GError **error)
 {
-  return !helper->options.sandbox || hf_sandbox_enter (error);
+  const HfHelperOptions *options = &helper->options;
+  const HfSandboxFeatures features = { .state = helper->store != NULL || options->metrics != NULL,
+                                       .devices = looks_into_processes (helper),
+                                       .links = options->vmstate_bus || options->qmp,
+                                       .control = helper->control != NULL };
+
+  return !options->sandbox || hf_sandbox_enter (&features, error);
 }
 
-static gboolean (*const start_steps[]) (Helper *helper, GError **error) = { start_names,      start_log,       start_signals,
-                                                                            start_limits,     start_inherited, start_daemon,
-                                                                            start_pidfile,    start_listener,  start_notify,
-                                                                            start_privileges, start_sandbox };
+static gboolean (*const start_steps[]) (Helper *helper, GError **error) = {
+  start_names,   start_log,      start_links,   start_signals, start_limits,     start_inherited, start_daemon,
+  start_pidfile, start_listener, start_control, start_notify,  start_privileges, start_store,     start_sandbox,
+};
 
 /* ---- serving ---- */
 
@@ -280,7 +371,7 @@ on_signal (gint fd, GIOCondition condition, gpointer user_data)
     return G_SOURCE_CONTINUE;
   hf_log (HF_LOG_INFO, "ends: %s", g_strsignal ((int)info.ssi_signo));
   hf_notify ("STOPPING=1");
-  hf_server_stop (helper->server);
+  hf_service_stop (helper->service);
   return G_SOURCE_CONTINUE;
 }
 
@@ -291,10 +382,12 @@ on_ended (gpointer user_data)
 }
 
 static void
-serve (Helper *helper)
+fill_in_rules (Helper *helper)
 {
   const HfHelperOptions *options = &helper->options;
-  const HfServerRules rules = {
+
+  helper->rules.metrics = options->metrics;
+  helper->rules.server = (HfServerRules){
     .max_clients = options->max_clients,
     .max_clients_per_uid = options->max_clients_per_uid,
     .allow_uids = helper->allow_uids,
@@ -303,22 +396,42 @@ serve (Helper *helper)
                .max_threads_per_process = THREADS_MAX_PER_PROCESS,
                .max_discards_per_uid = helper->max_discards / 2 },
     .client = { .strict = options->strict, .timeout_ms = options->timeout_ms, .request_timeout_ms = options->request_timeout_ms },
+    .vms = { .share_nexus = options->share_nexus,
+             .mask = options->vmstate_bus != NULL,
+             .on_change = helper->rules.links.on_change,
+             .timeout_ms = MIN (options->timeout_ms, MOVE_TIMEOUT_MAX_MS),
+             .commit_warn_ms = options->commit_warn_s * 1000,
+             .device_globs = (const char *const *)options->device,
+             .state_dir = helper->state_dir },
   };
+}
 
+static gboolean
+serve (Helper *helper, GError **error)
+{
+  fill_in_rules (helper);
   helper->loop = g_main_loop_new (NULL, FALSE);
-  helper->server = hf_server_new (g_steal_pointer (&helper->listener), &rules, on_ended, helper);
+  helper->service = hf_service_new (g_steal_pointer (&helper->listener), g_steal_pointer (&helper->control),
+                                    g_steal_pointer (&helper->store), &helper->rules, on_ended, helper, error);
+  if (!helper->service)
+    return FALSE;
   g_unix_fd_add (helper->signal_fd, G_IO_IN, on_signal, helper);
+  tell_starter (helper, STARTED);
   hf_notify ("READY=1");
   g_main_loop_run (helper->loop);
-  hf_server_free (helper->server);
+  hf_service_free (helper->service);
   g_main_loop_unref (helper->loop);
+  return TRUE;
 }
 
 static void
 helper_clear (Helper *helper)
 {
   hf_listener_free (helper->listener);
+  hf_listener_free (helper->control);
+  hf_store_free (helper->store);
   hf_pidfile_free (helper->pidfile);
+  g_free (helper->state_dir);
   g_clear_pointer (&helper->allow_uids, g_array_unref);
   g_clear_pointer (&helper->allow_gids, g_array_unref);
   hf_helper_options_clear (&helper->options);
@@ -327,6 +440,8 @@ helper_clear (Helper *helper)
 static int
 run (Helper *helper)
 {
+  g_autoptr (GError) failure = NULL;
+
   for (guint i = 0; i < G_N_ELEMENTS (start_steps); i++) {
     g_autoptr (GError) error = NULL;
 
@@ -336,9 +451,11 @@ run (Helper *helper)
     tell_starter (helper, error->message);
     return EXIT_FAILURE;
   }
-  tell_starter (helper, STARTED);
-  serve (helper);
-  return EXIT_SUCCESS;
+  if (serve (helper, &failure))
+    return EXIT_SUCCESS;
+  hf_log (HF_LOG_ERROR, "%s", failure->message);
+  tell_starter (helper, failure->message);
+  return EXIT_FAILURE;
 }
 
 static int

@@ -75,7 +75,11 @@ struct _HfJob {
   Lane *lane;
   HfPeer peer;
   int descriptor;
-  GArray *discards;          /* of int; NULL: a command */
+  GArray *discards;                             /* of int; NULL: a command, or work */
+  void (*work) (int descriptor, gpointer data); /* NULL: a command */
+  gboolean held;                                /* the work is done */
+  gpointer work_data;
+  GDestroyNotify work_destroy;
   HfProtocolRequest request; /* its list is the data of PR OUT */
   guint8 *data;              /* of PR IN */
   gint64 deadline;
@@ -129,6 +133,8 @@ static void
 job_free (HfJob *job)
 {
   g_clear_pointer (&job->discards, g_array_unref);
+  if (job->work_destroy)
+    job->work_destroy (job->work_data);
   g_free (job->request.list);
   g_free (job->data);
   g_free (job);
@@ -177,6 +183,11 @@ job_run (gpointer data, gpointer user_data)
   }
   out = job->request.cdb[0] == HF_PROTOCOL_PR_OUT;
   left_ms = (guint)hf_deadline_left_ms (job->deadline);
+  if (job->work) {
+    job->work (job->descriptor, job->work_data);
+    job_post (job);
+    return;
+  }
   if (left_ms)
     hf_sgio_execute (job->descriptor, &job->request, out ? job->request.list : job->data,
                      left_ms - MIN (left_ms / 4, KERNEL_SHARE_MS), &job->answer);
@@ -236,16 +247,12 @@ lane_start (HfQueue *queue, Lane *lane)
   g_thread_pool_push (queue->pool, job, NULL);
 }
 
+/* The next of the lane may begin. */
 static void
-job_end (HfJob *job)
+lane_pop (HfQueue *queue, Lane *lane)
 {
-  HfQueue *queue = job->queue;
-  Lane *lane = job->lane;
+  const HfJob *job = g_queue_pop_head (&lane->jobs);
 
-  count_running (queue, job, -1);
-  if (job->discards)
-    count (queue->user_discards, user_key (&job->peer), -(int)job->discards->len);
-  g_queue_pop_head (&lane->jobs);
   if (!g_queue_is_empty (&lane->jobs)) {
     lane_start (queue, lane);
   } else {
@@ -253,7 +260,25 @@ job_end (HfJob *job)
       count (queue->discarders, user_key (&job->peer), -1);
     g_hash_table_remove (queue->lanes, &lane->key);
   }
-  if (job->done)
+}
+
+static void
+job_end (HfJob *job)
+{
+  HfQueue *queue = job->queue;
+
+  count_running (queue, job, -1);
+  if (job->discards)
+    count (queue->user_discards, user_key (&job->peer), -(int)job->discards->len);
+  if (job->work && job->done) {
+    job->held = TRUE;
+    job->done (job, job->user_data);
+    return;
+  }
+  lane_pop (queue, job->lane);
+  if (job->work)
+    hf_queue_discard (queue, &job->peer, job->descriptor);
+  else if (job->done)
     job->done (job, job->user_data);
   job_free (job);
 }
@@ -345,7 +370,7 @@ free_waiting (HfQueue *queue)
     HfJob *job;
 
     while ((job = g_queue_pop_head (&lane->jobs)) != NULL) {
-      if (job->begun)
+      if (job->begun && !job->held)
         continue;
       if (job->discards)
         g_array_append_vals (descriptors, job->discards->data, job->discards->len);
@@ -440,6 +465,15 @@ may_start (HfQueue *queue, const LaneKey *key, const HfPeer *peer)
   return in_use < queue->limits.max_threads_per_process && (in_use == 0 || queue->n_running < max - max / 4);
 }
 
+static void
+take_request (HfJob *job, HfProtocolRequest *request)
+{
+  job->request = *request;
+  request->list = NULL;
+  if (request->cdb[0] == HF_PROTOCOL_PR_IN && request->length)
+    job->data = g_malloc0 (request->length);
+}
+
 HfJob *
 hf_queue_submit (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request, int descriptor, gint64 deadline, HfJobDone done,
                  gpointer user_data)
@@ -455,10 +489,7 @@ hf_queue_submit (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request,
   job->queue = queue;
   job->peer = *peer;
   job->descriptor = descriptor;
-  job->request = *request;
-  request->list = NULL;
-  if (request->cdb[0] == HF_PROTOCOL_PR_IN && request->length)
-    job->data = g_malloc0 (request->length);
+  take_request (job, request);
   job->deadline = deadline;
   job->done = done;
   job->user_data = user_data;
@@ -466,13 +497,56 @@ hf_queue_submit (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request,
   return g_steal_pointer (&job);
 }
 
+HfJob *
+hf_queue_submit_work (HfQueue *queue, const HfPeer *peer, int descriptor, void (*work) (int descriptor, gpointer data),
+                      gpointer data, GDestroyNotify destroy, HfJobDone done, gpointer user_data)
+{
+  HfJob *job = g_new0 (HfJob, 1);
+  LaneKey key;
+
+  find_key (descriptor, &key, job->device, sizeof job->device);
+  job->queue = queue;
+  job->peer = *peer;
+  job->descriptor = descriptor;
+  job->work = work;
+  job->work_data = data;
+  job->work_destroy = destroy;
+  job->done = done;
+  job->user_data = user_data;
+  if (may_start (queue, &key, peer)) {
+    lane_push (queue, &key, job);
+    return job;
+  }
+  hf_queue_discard (queue, peer, descriptor);
+  job_free (job);
+  return NULL;
+}
+
+void
+hf_queue_continue (HfQueue *queue, HfJob *job, HfProtocolRequest *request, gint64 deadline, HfJobDone done, gpointer user_data)
+{
+  job->held = FALSE;
+  job->work = NULL;
+  take_request (job, request);
+  job->deadline = deadline;
+  job->done = done;
+  job->user_data = user_data;
+  lane_start (queue, job->lane);
+}
+
 gboolean
-hf_queue_is_device (int descriptor)
+hf_queue_is_device (int descriptor, gboolean *ret_block, guint *ret_major, guint *ret_minor)
 {
   char text[64];
   LaneKey key;
 
   find_key (descriptor, &key, text, sizeof text);
+  if (ret_block)
+    *ret_block = key.kind == LANE_BLOCK;
+  if (ret_major)
+    *ret_major = (guint)key.major;
+  if (ret_minor)
+    *ret_minor = (guint)key.minor;
   return key.kind != LANE_OTHER;
 }
 
@@ -520,9 +594,12 @@ void
 hf_queue_abandon (HfQueue *queue, HfJob *job)
 {
   job->done = NULL;
-  if (job->begun)
+  if (job->begun && !job->held)
     return;
-  g_queue_remove (&job->lane->jobs, job);
+  if (job->held)
+    lane_pop (queue, job->lane);
+  else
+    g_queue_remove (&job->lane->jobs, job);
   hf_queue_discard (queue, &job->peer, job->descriptor);
   job_free (job);
 }

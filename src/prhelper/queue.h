@@ -33,14 +33,24 @@ void hf_queue_free (HfQueue *queue);
 HfJob *hf_queue_submit (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request, int descriptor, gint64 deadline,
                         HfJobDone done, gpointer user_data);
 
+/* Runs work (descriptor, data) in the queue of the device, on a thread; data is the job's. Afterwards, when done is called, the
+   device is still the job's: nothing else is sent to it until hf_queue_continue or hf_queue_abandon, which may come later. Takes
+   over descriptor. NULL: too many devices are in use; data was freed. */
+HfJob *hf_queue_submit_work (HfQueue *queue, const HfPeer *peer, int descriptor, void (*work) (int descriptor, gpointer data),
+                             gpointer data, GDestroyNotify destroy, HfJobDone done, gpointer user_data);
+/* Sends the command on the descriptor of the work that is done. Takes over the list. */
+void hf_queue_continue (HfQueue *queue, HfJob *job, HfProtocolRequest *request, gint64 deadline, HfJobDone done,
+                        gpointer user_data);
+
 /* FALSE: it waits in the queue of its device; abandoned now, it is never sent. */
 gboolean hf_job_has_begun (const HfJob *job);
 
 /* Nobody waits for job any more: done is not called. If it has not begun, it never will. */
 void hf_queue_abandon (HfQueue *queue, HfJob *job);
 
-/* FALSE: descriptor is neither a block nor a character device, and is not to be submitted: it takes no SCSI command. */
-gboolean hf_queue_is_device (int descriptor);
+/* FALSE: descriptor is neither a block nor a character device, and is not to be submitted: it takes no SCSI command. The number
+   of the node goes into the others, each may be NULL. */
+gboolean hf_queue_is_device (int descriptor, gboolean *ret_block, guint *ret_major, guint *ret_minor);
 
 /* Closes the descriptor of a client. */
 void hf_queue_discard (HfQueue *queue, const HfPeer *peer, int descriptor);

@@ -29,6 +29,7 @@ struct _HfServer {
   HfListener *listener; /* NULL: stopped */
   HfServerRules rules;
   HfQueue *queue;
+  HfVms *vms;
   GHashTable *clients; /* HfClient, a set */
   GHashTable *uids;    /* uid -> number of its clients */
   guint accept_source, pause_source;
@@ -121,7 +122,7 @@ take_client (HfServer *server, int fd)
     return;
   }
   count_uid (server, peer.uid, 1);
-  g_hash_table_add (server->clients, hf_client_new (fd, &peer, &server->rules.client, server->queue));
+  g_hash_table_add (server->clients, hf_client_new (fd, &peer, &server->rules.client, server->queue, server->vms));
 }
 
 static gboolean
@@ -162,7 +163,8 @@ on_connection (gint listening, GIOCondition condition, gpointer user_data)
 }
 
 HfServer *
-hf_server_new (HfListener *listener, const HfServerRules *rules, void (*ended) (gpointer user_data), gpointer user_data)
+hf_server_new (HfListener *listener, const HfServerRules *rules, HfStore *store, void (*ended) (gpointer user_data),
+               gpointer user_data)
 {
   HfServer *server = g_new0 (HfServer, 1);
 
@@ -171,6 +173,7 @@ hf_server_new (HfListener *listener, const HfServerRules *rules, void (*ended) (
   server->rules.client.closed = client_closed;
   server->rules.client.user_data = server;
   server->queue = hf_queue_new (&rules->queue);
+  server->vms = hf_vms_new (&rules->vms, server->queue, store);
   server->clients = g_hash_table_new_full (NULL, NULL, (GDestroyNotify)hf_client_free, NULL);
   server->uids = g_hash_table_new (NULL, NULL);
   server->ended = ended;
@@ -203,6 +206,12 @@ hf_server_stop (HfServer *server)
   check_ended (server);
 }
 
+HfVms *
+hf_server_get_vms (HfServer *server)
+{
+  return server->vms;
+}
+
 void
 hf_server_free (HfServer *server)
 {
@@ -210,6 +219,7 @@ hf_server_free (HfServer *server)
     return;
   stop_accepting (server);
   g_hash_table_unref (server->clients);
+  hf_vms_free (server->vms);
   hf_queue_free (server->queue);
   g_hash_table_unref (server->uids);
   g_free (server);

@@ -15,13 +15,17 @@ typedef struct {
   const GArray *allow_gids; /* of gid_t; both empty: everybody who can reach the socket */
   HfQueueLimits queue;
   HfClientRules client; /* closed and user_data are the server's */
+  HfVmsRules vms;
 } HfServerRules;
 
 typedef struct _HfServer HfServer;
 
-/* Takes over listener. ended: after hf_server_stop, when the last client is gone. */
-HfServer *hf_server_new (HfListener *listener, const HfServerRules *rules, void (*ended) (gpointer user_data),
+/* Takes over listener. store: NULL, or lives longer. ended: after hf_server_stop, when the last client is gone. */
+HfServer *hf_server_new (HfListener *listener, const HfServerRules *rules, HfStore *store, void (*ended) (gpointer user_data),
                          gpointer user_data);
+
+/* Valid as long as server. Nobody is accepted before the main loop runs. */
+HfVms *hf_server_get_vms (HfServer *server);
 
 /* No new clients; what was begun ends, within the deadlines of the rules; then ended is called, perhaps at once. */
 void hf_server_stop (HfServer *server);

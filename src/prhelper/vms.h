@@ -39,8 +39,8 @@ gboolean hf_vms_restore (HfVms *vms, GError **error);
 HfVm *hf_vms_connect (HfVms *vms, const HfPeer *peer);
 void hf_vms_disconnect (HfVms *vms, HfVm *vm);
 
-/* One guest command. As hf_queue_submit, whose rules hold for the parameters; done is called on the main context, never inside
-   this call. NULL: too many devices are in use, nothing was sent. */
+/* One guest command. As hf_queue_submit, whose rules hold for the parameters, descriptor being a device's; done is called on the
+   main context, never inside this call. Never NULL: what cannot be sent is answered BUSY. */
 typedef void (*HfCommandDone) (HfCommand *command, gpointer user_data);
 HfCommand *hf_vm_submit (HfVm *vm, HfProtocolRequest *request, int descriptor, gint64 deadline, HfCommandDone done,
                          gpointer user_data);
@@ -111,6 +111,7 @@ typedef struct {
   const char *lu;        /* hf_lu_identity_to_string; NULL: the VM as a whole */
   const char *result;    /* "GOOD", a verdict, or an error */
   gboolean warning;
+  gboolean guest; /* operation is a command of the guest's */
 } HfVmEvent;
 typedef void (*HfVmWatcher) (HfVm *vm, const HfVmEvent *event, gpointer user_data);
 /* Replaces the watchers that were set before; those of an array that ends with function NULL are called in order. */

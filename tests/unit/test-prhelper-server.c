@@ -231,7 +231,7 @@ stage_run (Stage *stage, void (*play) (const char *path), const char *fail)
   g_assert_no_error (error);
   stage->play = play;
   stage->loop = g_main_loop_new (NULL, FALSE);
-  stage->server = hf_server_new (listener, &stage->rules, on_ended, stage);
+  stage->server = hf_server_new (listener, &stage->rules, NULL, on_ended, stage);
   the_stage = stage;
   clients = g_thread_new ("clients", clients_main, stage);
   g_main_loop_run (stage->loop);
