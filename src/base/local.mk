@@ -7,3 +7,4 @@ libholdfast_core_la_SOURCES += \
   src/base/json-check.c src/base/json-check.h \
   src/base/worker.c src/base/worker.h
 libholdfast_core_la_SOURCES += src/base/bytes.h
+libholdfast_core_la_SOURCES += src/base/line-buffer.c src/base/line-buffer.h

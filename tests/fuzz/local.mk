@@ -26,6 +26,11 @@ tests_fuzz_fuzz_prhelper_SOURCES = tests/fuzz/fuzz-prhelper.c $(FUZZ_MAIN)
 tests_fuzz_fuzz_prhelper_LDFLAGS = $(FUZZ_LINKFLAGS)
 tests_fuzz_fuzz_prhelper_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
 
+FUZZERS += tests/fuzz/fuzz-control
+tests_fuzz_fuzz_control_SOURCES = tests/fuzz/fuzz-control.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_control_LDFLAGS = $(FUZZ_LINKFLAGS)
+tests_fuzz_fuzz_control_LDADD = libholdfast-prhelper.la $(JSON_LIBS) $(GLIB_LIBS)
+
 FUZZERS += tests/fuzz/fuzz-vm-image
 tests_fuzz_fuzz_vm_image_SOURCES = tests/fuzz/fuzz-vm-image.c $(FUZZ_MAIN)
 tests_fuzz_fuzz_vm_image_LDFLAGS = $(FUZZ_LINKFLAGS)

@@ -44,6 +44,12 @@ static const struct {
   { "// \"\n[[[[", "a character that JSON does not know" },
   { "# \"\n[[[[", "a character that JSON does not know" },
   { "'\"'[[[[", "a character that JSON does not know" },
+  { "\"\\ud83d\\ude00\"", NULL },
+  { "\"\\ud83d\"", "a string without end, or with a bad escape" },
+  { "\"\\ud83d\\n\"", "a string without end, or with a bad escape" },
+  { "\"\\ud83d\\u0041\"", "a string without end, or with a bad escape" },
+  { "\"\\ud83d\\ude0", "a string without end, or with a bad escape" },
+  { "\"\\ude00\"", "a string without end, or with a bad escape" },
   { "\"\xff\"", "not UTF-8" },
 };
 
