@@ -511,11 +511,13 @@ hf_vm_submit (HfVm *vm, HfProtocolRequest *request, int descriptor, gint64 deadl
 
 /* ---- looking on ---- */
 
+/* From the question who the LU is on: it is on its way. */
 gboolean
 hf_command_has_begun (const HfCommand *command)
 {
-  return command->stage > STAGE_AT_DEVICE
-         || (command->stage == STAGE_AT_DEVICE && command->job && hf_job_has_begun (command->job));
+  gboolean in_queue = command->stage == STAGE_IDENTIFYING || command->stage == STAGE_AT_DEVICE;
+
+  return in_queue ? command->job && hf_job_has_begun (command->job) : command->stage != STAGE_WAITING;
 }
 
 void

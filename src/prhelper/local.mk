@@ -61,16 +61,8 @@ libholdfast_prhelper_la_SOURCES += src/prhelper/migrate.c src/prhelper/migrate-s
 libholdfast_prhelper_la_SOURCES += src/prhelper/service.c src/prhelper/service.h
 
 # The doors beside QEMU's socket.
-libholdfast_prhelper_la_SOURCES += src/prhelper/links.c src/prhelper/links.h src/prhelper/template.c src/prhelper/template.h
-libholdfast_prhelper_la_SOURCES += src/prhelper/control.c src/prhelper/control-line.c src/prhelper/control-line.h
-libholdfast_prhelper_la_SOURCES += src/prhelper/vm-control.c src/prhelper/vm-control.h src/prhelper/metrics.c src/prhelper/metrics.h
-
-# Over VMs that are only told of; from the archive comes only what is called.
-UNIT_TESTS_PRHELPER += tests/unit/test-prhelper-control tests/unit/test-prhelper-metrics
-tests_unit_test_prhelper_control_SOURCES = tests/unit/test-prhelper-control.c tests/fake/fake-vms.c tests/fake/fake-vms.h
-tests_unit_test_prhelper_control_LDADD = libholdfast-prhelper.la $(JSON_LIBS) $(GLIB_LIBS)
-tests_unit_test_prhelper_metrics_SOURCES = tests/unit/test-prhelper-metrics.c tests/fake/fake-vms.c tests/fake/fake-vms.h
-tests_unit_test_prhelper_metrics_LDADD = libholdfast-prhelper.la $(JSON_LIBS) $(GLIB_LIBS)
+libholdfast_prhelper_la_SOURCES += src/prhelper/links.c src/prhelper/links.h src/prhelper/template.c src/prhelper/template.h \
+  src/prhelper/unix-holder.c src/prhelper/unix-holder.h
 
 # The control socket and the metrics. Their tests are over VMs that are only told of; from the archive comes only what is called.
 libholdfast_prhelper_la_SOURCES += src/prhelper/control.c src/prhelper/control-line.c src/prhelper/control-line.h
@@ -80,3 +72,7 @@ tests_unit_test_prhelper_control_SOURCES = tests/unit/test-prhelper-control.c te
 tests_unit_test_prhelper_control_LDADD = libholdfast-prhelper.la $(JSON_LIBS) $(GLIB_LIBS)
 tests_unit_test_prhelper_metrics_SOURCES = tests/unit/test-prhelper-metrics.c tests/fake/fake-vms.c tests/fake/fake-vms.h
 tests_unit_test_prhelper_metrics_LDADD = libholdfast-prhelper.la $(JSON_LIBS) $(GLIB_LIBS)
+UNIT_TESTS_PRHELPER += tests/unit/test-prhelper-migrate
+tests_unit_test_prhelper_migrate_SOURCES = tests/unit/test-prhelper-migrate.c tests/model/move-world.c tests/model/move-world.h
+tests_unit_test_prhelper_migrate_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tests/model
+tests_unit_test_prhelper_migrate_LDADD = tests/model/libspc-model.la libholdfast-prhelper.la $(GLIB_LIBS)

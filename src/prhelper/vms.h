@@ -46,7 +46,7 @@ HfCommand *hf_vm_submit (HfVm *vm, HfProtocolRequest *request, int descriptor, g
                          gpointer user_data);
 /* CLEANUP, FFh: QEMU says that the migration is done. Takes over descriptor. */
 void hf_vm_cleanup (HfVm *vm, int descriptor);
-/* FALSE: nothing was sent to the device, and after hf_command_abandon nothing will be. */
+/* FALSE: nothing was sent to the device, and after hf_command_abandon nothing will be. TRUE: it may have been sent. */
 gboolean hf_command_has_begun (const HfCommand *command);
 void hf_command_abandon (HfCommand *command);
 /* Valid inside done, the request also before. */
