@@ -58,6 +58,10 @@ libholdfast_prhelper_la_SOURCES += \
 # What is done to a VM's LUs beside its own commands. Tested on the model of an LU.
 libholdfast_prhelper_la_SOURCES += src/prhelper/migrate.c src/prhelper/migrate-save.c src/prhelper/migrate-load.c \
   src/prhelper/migrate-private.h
+UNIT_TESTS_PRHELPER += tests/unit/test-prhelper-migrate
+tests_unit_test_prhelper_migrate_SOURCES = tests/unit/test-prhelper-migrate.c tests/model/move-world.c tests/model/move-world.h
+tests_unit_test_prhelper_migrate_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tests/model
+tests_unit_test_prhelper_migrate_LDADD = tests/model/libspc-model.la libholdfast-prhelper.la $(GLIB_LIBS)
 libholdfast_prhelper_la_SOURCES += src/prhelper/service.c src/prhelper/service.h
 
 # The doors beside QEMU's socket.
@@ -72,7 +76,3 @@ tests_unit_test_prhelper_control_SOURCES = tests/unit/test-prhelper-control.c te
 tests_unit_test_prhelper_control_LDADD = libholdfast-prhelper.la $(JSON_LIBS) $(GLIB_LIBS)
 tests_unit_test_prhelper_metrics_SOURCES = tests/unit/test-prhelper-metrics.c tests/fake/fake-vms.c tests/fake/fake-vms.h
 tests_unit_test_prhelper_metrics_LDADD = libholdfast-prhelper.la $(JSON_LIBS) $(GLIB_LIBS)
-UNIT_TESTS_PRHELPER += tests/unit/test-prhelper-migrate
-tests_unit_test_prhelper_migrate_SOURCES = tests/unit/test-prhelper-migrate.c tests/model/move-world.c tests/model/move-world.h
-tests_unit_test_prhelper_migrate_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tests/model
-tests_unit_test_prhelper_migrate_LDADD = tests/model/libspc-model.la libholdfast-prhelper.la $(GLIB_LIBS)
