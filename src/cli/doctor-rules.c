@@ -28,7 +28,7 @@ typedef struct {
 typedef struct {
   const char *name; /* "qdev" */
   const char *type; /* of QOM; "" if not known */
-  const char *node, *filename;
+  const char *node, *driver, *filename;
   char *drive; /* "drive:" and the id of its -drive; NULL: none */
   gboolean read_only;
   JsonObject *properties; /* NULL: not known */
@@ -301,6 +301,7 @@ disk_new (JsonObject *facts, JsonObject *block)
   disk->name = name;
   disk->node = string_of (inserted, "node-name");
   disk->filename = string_of (inserted, "file") ?: "";
+  disk->driver = string_of (inserted, "drv");
   disk->read_only = bool_of (inserted, "ro") == 1;
   disk->properties = object_of (object_of (facts, "devices"), name);
   type = string_of (disk->properties, "type");
@@ -335,7 +336,8 @@ passes_pr (const Disk *disk)
 static gboolean
 is_host_device (const Disk *disk)
 {
-  return g_str_has_prefix (disk->filename, "/dev/") && !strstr (disk->type, "-cd");
+  return (g_str_has_prefix (disk->filename, "/dev/") || g_strcmp0 (disk->driver, "host_device") == 0)
+         && !strstr (disk->type, "-cd");
 }
 
 static void

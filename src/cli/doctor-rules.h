@@ -30,7 +30,7 @@ typedef struct {
      "objects": array of {"name","type"} as qom-list of /objects, with the properties "path", "addr", "id-list" of the object, and
                 "features", the greeting of the pr-helper protocol at path, or one of the values below
      "devices": object, the "qdev" of query-block -> {"type","rerror","werror","share-rw","migrate-pr"}, as far as it has them
-     "nodes":   of hf_doctor_nodes
+     "nodes":   as hf_doctor_nodes returned it
    vmstate_id: what id-list must have. Returns HfDoctorCheck in a fixed order; free with g_ptr_array_unref. */
 GPtrArray *hf_doctor_judge (JsonObject *facts, const char *vmstate_id);
 

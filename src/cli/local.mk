@@ -43,11 +43,13 @@ install-data-local:
 uninstall-local:
 	rm -f '$(DESTDIR)$(bashcompletiondir)/holdfast'
 
-UNIT_TESTS_CLI = tests/unit/test-cli
+UNIT_TESTS_CLI = tests/unit/test-cli tests/unit/test-doctor-rules
 tests_unit_test_cli_LDADD = libholdfast-cli.la tests/model/libspc-model.la $(JSON_LIBS) $(GLIB_LIBS)
+tests_unit_test_doctor_rules_LDADD = libholdfast-cli.la $(JSON_LIBS) $(GLIB_LIBS)
 check_PROGRAMS += $(UNIT_TESTS_CLI)
-TESTS += $(UNIT_TESTS_CLI) tests/cli/test-program tests/cli/test-completion
-dist_check_SCRIPTS += tests/cli/test-program tests/cli/test-completion
+# The last one has QEMU, a bus, helpers and the stand-in of tests/protocol.
+TESTS += $(UNIT_TESTS_CLI) tests/cli/test-program tests/cli/test-completion tests/cli/test-doctor
+dist_check_SCRIPTS += tests/cli/test-program tests/cli/test-completion tests/cli/test-doctor
 
 # The example of doc/, with nothing but the public headers and the shared library.
 check_PROGRAMS += doc/example
