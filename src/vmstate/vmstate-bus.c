@@ -27,6 +27,7 @@
 /* A bus that takes the connection and then says nothing. */
 #define ATTEMPT_MS 10000
 #define PID_MS 5000
+#define FLUSH_MS 1000
 /* Each may hold HF_VMSTATE_SIZE_MAX bytes. QEMU has at most one at a time, so this is a number of VMs. */
 #define CALLS_MAX 64
 
@@ -240,23 +241,36 @@ on_flushed (GObject *source, GAsyncResult *result, gpointer user_data)
   g_dbus_connection_close (G_DBUS_CONNECTION (source), NULL, NULL, NULL);
 }
 
-/* flush: answers are under way, and closing would overtake them. */
-static void
-drop_connection (HfVmstateBus *bus, gboolean flush)
+static gboolean
+on_flush_late (gpointer user_data)
 {
-  g_autoptr (GDBusConnection) connection = g_steal_pointer (&bus->connection);
+  g_dbus_connection_close (user_data, NULL, NULL, NULL);
+  return G_SOURCE_REMOVE;
+}
+
+/* Of a connection on which answers may be under way, which closing would overtake. A bus that does not read them would keep the
+   thread that waits for it: closing ends that too, and closing twice does no harm. */
+static void
+flush_and_close (GDBusConnection *connection)
+{
+  g_dbus_connection_flush (connection, NULL, on_flushed, NULL);
+  g_timeout_add_full (G_PRIORITY_DEFAULT, FLUSH_MS, on_flush_late, g_object_ref (connection), g_object_unref);
+}
+
+/* NULL: there was none. */
+static GDBusConnection *
+take_connection (HfVmstateBus *bus)
+{
+  GDBusConnection *connection = g_steal_pointer (&bus->connection);
 
   bus->ready_since = 0;
   if (!connection)
-    return;
+    return NULL;
   g_signal_handlers_disconnect_by_data (connection, bus);
   if (bus->object)
     g_dbus_connection_unregister_object (connection, bus->object);
   bus->object = 0;
-  if (flush)
-    g_dbus_connection_flush (connection, NULL, on_flushed, NULL);
-  else
-    g_dbus_connection_close (connection, NULL, NULL, NULL);
+  return connection;
 }
 
 /* The attempt, or the connection, is over. */
@@ -264,12 +278,15 @@ static void
 fail (HfVmstateBus *bus, const char *text)
 {
   g_autoptr (HfVmstateBus) held = g_rc_box_acquire (bus);
+  g_autoptr (GDBusConnection) connection = NULL;
 
   /* A bus that lets us in and throws us out at once is no reason to try again at once. */
   if (bus->ready_since && g_get_monotonic_time () - bus->ready_since >= RETRY_MAX_MS * G_TIME_SPAN_MILLISECOND)
     bus->delay_ms = 0;
   end_attempt (bus);
-  drop_connection (bus, FALSE);
+  connection = take_connection (bus);
+  if (connection)
+    g_dbus_connection_close (connection, NULL, NULL, NULL);
   connect_later (bus);
   tell (bus, FALSE, text);
 }
@@ -392,15 +409,13 @@ hf_vmstate_bus_new (const char *address, const char *id, const HfVmstateHandlers
   return bus;
 }
 
-void
-hf_vmstate_bus_free (HfVmstateBus *bus)
+/* Answers what waits, and gives up bus. Returns its connection, or NULL. */
+static GDBusConnection *
+dissolve (HfVmstateBus *bus)
 {
-  gboolean answered;
+  GDBusConnection *connection;
 
-  if (!bus)
-    return;
   bus->freed = TRUE;
-  answered = bus->calls->len > 0;
   for (guint i = 0; i < bus->calls->len; i++) {
     HfVmstateCall *call = g_ptr_array_index (bus->calls, i);
 
@@ -412,8 +427,56 @@ hf_vmstate_bus_free (HfVmstateBus *bus)
   if (bus->attempt)
     g_cancellable_cancel (bus->attempt);
   end_attempt (bus);
-  drop_connection (bus, answered);
+  connection = take_connection (bus);
   bus_unref (bus);
+  return connection;
+}
+
+void
+hf_vmstate_bus_free (HfVmstateBus *bus)
+{
+  g_autoptr (GDBusConnection) connection = bus ? dissolve (bus) : NULL;
+
+  if (connection)
+    flush_and_close (connection);
+}
+
+static void
+set_true (GObject *source, GAsyncResult *result, gpointer user_data)
+{
+  *(gboolean *)user_data = TRUE;
+}
+
+static gboolean
+on_end_late (gpointer user_data)
+{
+  *(gboolean *)user_data = TRUE;
+  return G_SOURCE_REMOVE;
+}
+
+void
+hf_vmstate_bus_free_flushed (HfVmstateBus *bus, guint timeout_ms)
+{
+  g_autoptr (GDBusConnection) connection = bus ? dissolve (bus) : NULL;
+  g_autoptr (GMainContext) context = NULL;
+  g_autoptr (GSource) timer = NULL;
+  gboolean ended = FALSE;
+
+  if (!connection)
+    return;
+  /* Of its own: nothing else of the program may run in here. After the timer it is never run again, so that a flush that comes
+     back then finds nobody. */
+  context = g_main_context_new ();
+  timer = g_timeout_source_new (timeout_ms);
+  g_source_set_callback (timer, on_end_late, &ended, NULL);
+  g_source_attach (timer, context);
+  g_main_context_push_thread_default (context);
+  g_dbus_connection_flush (connection, NULL, set_true, &ended);
+  while (!ended)
+    g_main_context_iteration (context, TRUE);
+  g_main_context_pop_thread_default (context);
+  g_source_destroy (timer);
+  g_dbus_connection_close (connection, NULL, NULL, NULL);
 }
 
 const char *

@@ -31,6 +31,9 @@ typedef struct _HfVmstateBus HfVmstateBus;
 HfVmstateBus *hf_vmstate_bus_new (const char *address, const char *id, const HfVmstateHandlers *handlers, gpointer user_data);
 /* Calls that wait are answered with an error; each must still be finished. NULL is accepted. */
 void hf_vmstate_bus_free (HfVmstateBus *bus);
+/* The same, but blocks until the answers are written, at most timeout_ms: for the end of the program, when no loop runs any more.
+ */
+void hf_vmstate_bus_free_flushed (HfVmstateBus *bus, guint timeout_ms);
 const char *hf_vmstate_bus_get_address (HfVmstateBus *bus);
 
 /* Answers: a Save with data (1 to HF_VMSTATE_SIZE_MAX bytes; QEMU takes an empty array for a failure), a Load with NULL, either

@@ -14,6 +14,7 @@
 
 #include <glib-unix.h>
 #include <glib/gstdio.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -369,6 +370,52 @@ test_free_with_calls (Fixture *f, gconstpointer data)
   hf_vmstate_call_finish (f->service.calls->pdata[1], NULL, failed);
 }
 
+/* A process that ends right after its answer: no loop runs any more, and the answer arrives all the same. */
+static void
+test_free_flushed (Fixture *f, gconstpointer data)
+{
+  g_autoptr (GPtrArray) results = g_ptr_array_new_with_free_func (g_object_unref);
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GVariant) done = NULL;
+
+  f->service.hold = TRUE;
+  call_later (f, "Load", state_of_size (5), results);
+  call_later (f, "Save", NULL, results);
+  WAIT_UNTIL (f->service.calls->len == 2);
+  hf_vmstate_call_finish (f->service.calls->pdata[0], NULL, NULL);
+  hf_vmstate_bus_free_flushed (g_steal_pointer (&f->service.bus), 5000);
+  WAIT_UNTIL (results->len == 2);
+  done = g_dbus_connection_call_finish (f->caller, results->pdata[0], &error);
+  g_assert_no_error (error);
+  g_assert_null (g_dbus_connection_call_finish (f->caller, results->pdata[1], &error));
+  g_assert_nonnull (strstr (error->message, "holdfast has left the message bus"));
+  hf_vmstate_call_finish (f->service.calls->pdata[1], f->service.saved, NULL);
+}
+
+/* A bus that is stuck does not keep the process. */
+static void
+test_free_flushed_is_bounded (Fixture *f, gconstpointer data)
+{
+  const pid_t pid = (pid_t)g_ascii_strtoll (g_subprocess_get_identifier (f->bus.daemon), NULL, 10);
+  g_autoptr (GPtrArray) results = g_ptr_array_new_with_free_func (g_object_unref);
+  g_autoptr (GBytes) large = g_bytes_new_take (g_malloc0 (HF_VMSTATE_SIZE_MAX), HF_VMSTATE_SIZE_MAX);
+  gint64 start;
+
+  f->service.hold = TRUE;
+  for (guint i = 0; i < 4; i++)
+    call_later (f, "Save", NULL, results);
+  WAIT_UNTIL (f->service.calls->len == 4);
+  g_assert_cmpint (kill (pid, SIGSTOP), ==, 0);
+  for (guint i = 0; i < 4; i++)
+    hf_vmstate_call_finish (f->service.calls->pdata[i], large, NULL);
+  start = g_get_monotonic_time ();
+  hf_vmstate_bus_free_flushed (g_steal_pointer (&f->service.bus), 100);
+  g_assert_cmpint (g_get_monotonic_time () - start, >=, 100 * G_TIME_SPAN_MILLISECOND);
+  g_assert_cmpint (g_get_monotonic_time () - start, <, 10 * G_USEC_PER_SEC);
+  g_assert_cmpint (kill (pid, SIGCONT), ==, 0);
+  WAIT_UNTIL (results->len == 4);
+}
+
 /* Freed while the bus is asked who calls: the handler is not called any more. Whether a call is just there is a matter of luck,
    so it is tried until one was. */
 static void
@@ -663,6 +710,8 @@ main (int argc, char **argv)
   ADD ("/vmstate-bus/calls-are-bounded", test_calls_are_bounded);
   ADD ("/vmstate-bus/answered-later", test_answered_later);
   ADD ("/vmstate-bus/free-with-calls", test_free_with_calls);
+  ADD ("/vmstate-bus/free-flushed", test_free_flushed);
+  ADD ("/vmstate-bus/free-flushed-is-bounded", test_free_flushed_is_bounded);
   ADD ("/vmstate-bus/free-while-asking", test_free_while_asking);
   ADD ("/vmstate-bus/two-owners", test_two_owners);
   ADD ("/vmstate-bus/next-in-queue", test_next_in_queue);
