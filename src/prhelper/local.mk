@@ -76,3 +76,10 @@ tests_unit_test_prhelper_control_SOURCES = tests/unit/test-prhelper-control.c te
 tests_unit_test_prhelper_control_LDADD = libholdfast-prhelper.la $(JSON_LIBS) $(GLIB_LIBS)
 tests_unit_test_prhelper_metrics_SOURCES = tests/unit/test-prhelper-metrics.c tests/fake/fake-vms.c tests/fake/fake-vms.h
 tests_unit_test_prhelper_metrics_LDADD = libholdfast-prhelper.la $(JSON_LIBS) $(GLIB_LIBS)
+
+# Buses and monitors, over real ones; the VMs of the test only note what they are told.
+UNIT_TESTS_PRHELPER += tests/unit/test-prhelper-links tests/unit/test-prhelper-template tests/unit/test-prhelper-unix-holder
+tests_unit_test_prhelper_links_SOURCES = tests/unit/test-prhelper-links.c $(private_bus)
+tests_unit_test_prhelper_links_LDADD = libholdfast-prhelper.la $(JSON_LIBS) $(GLIB_LIBS)
+tests_unit_test_prhelper_template_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
+tests_unit_test_prhelper_unix_holder_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)

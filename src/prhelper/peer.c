@@ -34,8 +34,8 @@ hf_peer_parse_start_time (const char *line)
   return at ? strtoull (at + 1, NULL, 10) : 0;
 }
 
-static guint64
-read_start_time (pid_t pid)
+guint64
+hf_peer_read_start_time (pid_t pid)
 {
   g_autofree char *path = g_strdup_printf ("/proc/%d/stat", (int)pid);
   char line[1024];
@@ -65,6 +65,6 @@ hf_peer_from_socket (int fd, HfPeer *ret, GError **error)
   ret->pid = credentials.pid;
   ret->uid = credentials.uid;
   ret->gid = credentials.gid;
-  ret->start_time = credentials.pid > 0 ? read_start_time (credentials.pid) : 0;
+  ret->start_time = credentials.pid > 0 ? hf_peer_read_start_time (credentials.pid) : 0;
   return TRUE;
 }

@@ -23,3 +23,6 @@ gboolean hf_peer_from_socket (int fd, HfPeer *ret, GError **error);
 
 /* Field 22 of a line of /proc/PID/stat; 0 if it is not there. Pure: any text may be passed. */
 guint64 hf_peer_parse_start_time (const char *line);
+
+/* Of the process that has this id now; 0: there is none, or it cannot be read. */
+guint64 hf_peer_read_start_time (pid_t pid);
