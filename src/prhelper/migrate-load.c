@@ -219,10 +219,27 @@ judge_check (const HfMoveUnit *unit)
   return is_ours (unit->verdict) ? HAS_KEY : HAS_NOTHING;
 }
 
+/* K is here, and certainly on none of the source's nexuses: whatever the reason was to keep it, it is the VM's last registration.
+ */
+static gboolean
+is_last (const HfMoveUnit *unit)
+{
+  const HfPrObservation *seen = &unit->after;
+  const HfPrSaved *saved = unit->saved;
+  guint listed = unit->kept && unit->has_after && seen->full ? hf_pr_observation_count_key (seen, saved->key) : 0;
+  for (guint i = 0; listed > 0 && i < seen->n_keys; i++)
+    for (guint j = 0; j < saved->n_nexuses; j++)
+      if (seen->keys[i] == saved->key && hf_nexus_compare (&seen->registrants[i].nexus, &saved->nexuses[j]) != HF_NEXUS_DIFFERENT)
+        return FALSE;
+  return listed > 0;
+}
+
 /* What was committed stays: its verdict is accepted. The abort of an earlier run ends in UNCHANGED with a type, if that was. */
 static Has
 judge_abort (const HfMoveUnit *unit)
 {
+  if (is_last (unit))
+    return HAS_KEY;
   if (unit->taken_over)
     return unit->accepted ? HAS_KEY : HAS_MAYBE;
   return unit->kept || unit->verdict == HF_VERDICT_ERROR ? HAS_MAYBE : HAS_NOTHING;
@@ -553,10 +570,7 @@ hf_load_run (HfLoad *load, HfReport **ret_report, GError **error)
 gboolean
 hf_load_is_pending (HfLoad *load)
 {
-  for (guint i = 0; load->has_run && !load->finished && i < load->record->n_units; i++)
-    if (hf_move_get_unit (load->operation.move, i)->take_over_due)
-      return TRUE;
-  return FALSE;
+  return load->has_run && !load->finished;
 }
 
 gboolean
@@ -580,13 +594,30 @@ hf_load_commit (HfLoad *load, HfReport **ret_report, GError **error)
   return good;
 }
 
+/* Nothing can be done about what is left, by whatever number of tries. */
+static gboolean
+is_only_last_left (HfLoad *load)
+{
+  gboolean any = FALSE;
+  for (guint i = 0; i < load->record->n_units; i++) {
+    const HfMoveUnit *unit = hf_move_get_unit (load->operation.move, i);
+    gboolean failed = unit->verdict == HF_VERDICT_ERROR || unit->verdict == HF_VERDICT_REFUSED || unit->kept;
+    if (unit->accepted || !failed)
+      continue;
+    if (!is_last (unit))
+      return FALSE;
+    any = TRUE;
+  }
+  return any;
+}
+
 gboolean
 hf_load_abort (HfLoad *load, HfReport **ret_report, GError **error)
 {
   if (!load->has_run && !load_start (load, FALSE, error))
     return FALSE;
   load->has_run = TRUE;
-  gboolean good = load->finished || hf_move_abort (load->operation.move);
+  gboolean good = load->finished || hf_move_abort (load->operation.move) || is_only_last_left (load);
   load->finished = TRUE;
   finish (&load->operation, judge_abort, ret_report);
   if (!good)

@@ -88,14 +88,18 @@ gboolean hf_load_check (HfLoad *load, HfReport **ret_report, GError **error);
    FALSE: with HF_MIGRATE_ERROR_COMMITTED something was; with every other code all is as it was. */
 gboolean hf_load_run (HfLoad *load, HfReport **ret_report, GError **error);
 
-/* TRUE: a take-over is still to come. */
+/* TRUE: hf_load_commit or hf_load_abort is still to come: a take-over waits, or (types 7, 8 and without a reservation, where
+   there is none) a registration that an abort would take back. Freed before, it leaves its journal behind. */
 gboolean hf_load_is_pending (HfLoad *load);
 
-/* The VM runs here: takes over what waits. A VM that was fenced meanwhile stays fenced (verdict in the report, TRUE). */
+/* The VM runs here: takes over what waits. A VM that was fenced meanwhile stays fenced (verdict in the report, TRUE). Every
+   change is followed, whatever on_change says; a failure takes nothing back, and the call may be repeated. After a crash: of a
+   fresh HfLoad with the same record and state_dir, without hf_load_run, which would take back what it cannot finish. */
 gboolean hf_load_commit (HfLoad *load, HfReport **ret_report, GError **error);
 
 /* The VM will not run here: one unregister for each nexus that waits. After a crash: of a fresh HfLoad with the same record and
-   state_dir, takes back what the journal says. */
+   state_dir, takes back what the journal says, and registers nothing. What was committed stays; so does what is by now the VM's
+   last registration of its key (TRUE, and the report says so). */
 gboolean hf_load_abort (HfLoad *load, HfReport **ret_report, GError **error);
 
 const HfRecord *hf_load_get_record (HfLoad *load);

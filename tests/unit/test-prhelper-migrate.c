@@ -323,7 +323,7 @@ load (Way *way)
   for (guint i = 0; i < setting->n_lus; i++) {
     const HfLuReport *lu = find_report (report, i);
     gboolean none = is_fenced (way, i, FENCED_BEFORE_SAVE), fenced = !none && is_fenced (way, i, FENCED_BEFORE_LOAD);
-    pending |= waits (way, i);
+    pending |= waits (way, i) || (!none && !fenced && !is_exclusive (setting->type[i]));
     g_assert_cmpint (lu->prepared, ==, waits (way, i));
     g_assert_cmpstr (hf_verdict_to_string (lu->verdict), ==,
                      hf_verdict_to_string (none     ? HF_VERDICT_NONE
@@ -1068,22 +1068,63 @@ test_order (void)
   step_clear (&step, &lio_5);
 }
 
-/* The last registration of the VM is not taken back, and the abort says so. */
+/* The last registration of the VM is not taken back, and that is said: the source is gone, so this is no failure. */
 static void
 test_abort_keeps_last (void)
 {
+  for (guint i = 0; i < G_N_ELEMENTS (types); i++) {
+    Setting setting = lio_5;
+    HfHolding *holding;
+    Step step;
+    if (types[i] == 1 || types[i] == 3)
+      continue; /* nothing waits */
+    setting.type[0] = types[i];
+    step_init (&step, &setting);
+    step_load (&step, make_devices (&setting, D1), &plain);
+    g_assert_true (hf_load_run (step.load, NULL, &step.error));
+    g_assert_true (hf_load_is_pending (step.load));
+    hf_model_pr_out (&worlds[0].model, S1, REGISTER, K, 0, 0);
+    g_assert_true (hf_load_abort (step.load, &step.report, &step.error));
+    g_assert_no_error (step.error);
+    g_assert_cmphex (step.report->lus[0].key, ==, K);
+    g_assert_nonnull (strstr (step.report->lus[0].text, "may stay registered"));
+    g_assert_true (has_key (0, D1));
+    holding = hf_load_get_holdings (step.load)->pdata[0];
+    g_assert_cmphex (holding->state.key, ==, K);
+    g_assert_false (hf_load_is_pending (step.load));
+    step_clear (&step, &setting);
+  }
+}
+
+/* What could not be taken back is an error, and the next program can try again. */
+static void
+test_abort_fails (void)
+{
+  g_autofree char *state_dir = make_state_dir ();
+  HfMigrateOptions options = plain;
+  HfModelWire *wire = &worlds[0].wire;
   Step step;
 
+  options.timeout_ms = 300;
+  options.state_dir = state_dir;
   step_init (&step, &lio_5);
-  step_load (&step, make_devices (&lio_5, D1), &plain);
+  step_load (&step, make_devices (&lio_5, D1), &options);
   g_assert_true (hf_load_run (step.load, NULL, &step.error));
-  hf_model_pr_out (&worlds[0].model, S1, REGISTER, K, 0, 0);
+  wire->fault = HF_MODEL_FAULT_LINK_BEFORE;
+  wire->fault_at = wire->n_commands + 1;
+  wire->dead = TRUE;
   g_assert_false (hf_load_abort (step.load, &step.report, &step.error));
   g_assert_error (step.error, HF_MIGRATE_ERROR, HF_MIGRATE_ERROR_REFUSED);
   g_assert_nonnull (strstr (step.error->message, "may stay registered"));
-  g_assert_true (has_key (0, D1));
   g_assert_true (((HfHolding *)hf_load_get_holdings (step.load)->pdata[0])->state.uncertain);
+  g_assert_true (has_key (0, D1));
+  wire->fault_at = 0;
+  step_load (&step, make_devices (&lio_5, D1), &options);
+  g_assert_true (hf_load_abort (step.load, NULL, &step.error));
+  g_assert_false (has_key (0, D1));
+  assert_has (&lio_5, 0, S1);
   step_clear (&step, &lio_5);
+  remove_folder (state_dir);
 }
 
 /* ---- unit attentions ---- */
@@ -1302,6 +1343,7 @@ main (int argc, char **argv)
   g_test_add_func ("/migrate/commit-follows-changes", test_commit_follows_changes);
   g_test_add_func ("/migrate/order", test_order);
   g_test_add_func ("/migrate/abort-keeps-last", test_abort_keeps_last);
+  g_test_add_func ("/migrate/abort-fails", test_abort_fails);
   g_test_add_func ("/migrate/unit-attentions", test_unit_attentions);
   g_test_add_func ("/migrate/killed", test_killed);
   return g_test_run ();
