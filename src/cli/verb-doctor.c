@@ -393,7 +393,7 @@ hf_verb_doctor (HfRun *run, char **argv, GError **error)
   g_autofree char *qmp = NULL, *helper = NULL, *vmstate_id = NULL;
   const GOptionEntry entries[] = {
     { "qmp", 0, 0, G_OPTION_ARG_FILENAME, &qmp, "a QMP socket of the VM", "SOCKET" },
-    { "helper", 0, 0, G_OPTION_ARG_FILENAME, &helper, "where the helper's socket is, if QEMU sees it elsewhere", "SOCKET" },
+    { "pr-socket", 0, 0, G_OPTION_ARG_FILENAME, &helper, "where the helper's socket is, if QEMU sees it elsewhere", "SOCKET" },
     { "vmstate-id", 0, 0, G_OPTION_ARG_STRING, &vmstate_id, "what the helper is called in id-list (default holdfast)", "ID" },
     { NULL },
   };
