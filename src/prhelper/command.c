@@ -204,11 +204,22 @@ tell_answer (HfCommand *command)
   tell_out (command, command->answer.trouble[0] ? command->answer.trouble : text, FALSE);
 }
 
-/* Without a device's answer the command may have been executed, whatever the guest is told. */
+/* Without a device's answer the command may have been executed, whatever the guest is told. A unit attention is reported instead
+   of executing the command (SAM-5 5.14), which teaches as little as a conflict. */
 static int
 status_to_learn (const HfCommand *command)
 {
-  return command->answer.trouble[0] ? -1 : command->answer.status;
+  const HfSgioAnswer *answered = &command->answer;
+  HfScsiResult result = { .status = answered->status, .sense_length = answered->sense_length };
+  guint16 code;
+  guint8 key;
+
+  if (answered->trouble[0])
+    return -1;
+  memcpy (result.sense, answered->sense, answered->sense_length);
+  if (hf_scsi_result_get_sense (&result, &key, &code) && key == SENSE_UNIT_ATTENTION)
+    return HF_SAM_RESERVATION_CONFLICT;
+  return answered->status;
 }
 
 static void
@@ -219,7 +230,7 @@ on_device_done (HfJob *job, gpointer user_data)
 
   command->answer = *hf_job_get_answer (job);
   command->data = hf_job_get_data (job);
-  count_answer (command, status_to_learn (command));
+  count_answer (command, command->answer.trouble[0] ? -1 : command->answer.status);
   if (!command->is_out) {
     if (command->vm->vms->rules.mask && command->answer.status == HF_SAM_GOOD)
       hf_mask_capabilities (&command->request, (guint8 *)command->data, command->answer.transferred);

@@ -355,8 +355,8 @@ start_sandbox (Helper *helper, GError **error)
 }
 
 static gboolean (*const start_steps[]) (Helper *helper, GError **error) = {
-  start_names,   start_log,      start_links,   start_signals, start_limits,     start_inherited, start_daemon,
-  start_pidfile, start_listener, start_control, start_notify,  start_privileges, start_store,     start_sandbox,
+  start_names,   start_log,     start_links,    start_signals, start_limits,     start_inherited, start_daemon,
+  start_pidfile, start_control, start_listener, start_notify,  start_privileges, start_store,     start_sandbox,
 };
 
 /* ---- serving ---- */

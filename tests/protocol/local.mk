@@ -21,7 +21,10 @@ EXTRA_DIST += \
   tests/protocol/crowd.py \
   tests/protocol/differences.tsv \
   tests/protocol/helper.py \
-  tests/protocol/programs.py
+  tests/protocol/programs.py \
+  tests/protocol/soak.py \
+  tests/protocol/vm_process.py \
+  tests/protocol/vms.py
 
 # The client of scripts/bench.
 check_PROGRAMS += tests/protocol/load
