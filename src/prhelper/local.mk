@@ -37,7 +37,8 @@ check_PROGRAMS += $(UNIT_TESTS_PRHELPER)
 TESTS += $(UNIT_TESTS_PRHELPER)
 
 # Sees processes as different users and capabilities do.
-UNIT_TESTS_PRHELPER += tests/unit/test-prhelper-process
+UNIT_TESTS_PRHELPER += tests/unit/test-prhelper-process tests/unit/test-prhelper-sandbox
+tests_unit_test_prhelper_sandbox_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
 tests_unit_test_prhelper_process_CFLAGS = $(AM_CFLAGS) $(CAPNG_CFLAGS) $(SECCOMP_CFLAGS)
 tests_unit_test_prhelper_process_LDADD = libholdfast-prhelper.la $(CAPNG_LIBS) $(SECCOMP_LIBS) $(GLIB_LIBS)
 
