@@ -4,6 +4,8 @@ noinst_LTLIBRARIES += libholdfast-cli.la
 libholdfast_cli_la_SOURCES = \
   src/cli/cli.h \
   src/cli/fail-steps.c \
+  src/cli/helper-client.c src/cli/helper-client.h \
+  src/cli/helper-verbs.c src/cli/helper-verbs.h \
   src/cli/interrupt.c src/cli/interrupt.h \
   src/cli/lus.c \
   src/cli/options.c \
@@ -56,3 +58,7 @@ check_PROGRAMS += doc/example
 doc_example_SOURCES = doc/example.c
 doc_example_CPPFLAGS = -I$(top_srcdir)/include
 doc_example_LDADD = libholdfast.la $(GLIB_LIBS)
+
+# --helper, against a scripted server and against the real one.
+TESTS += tests/cli/test-helper
+dist_check_SCRIPTS += tests/cli/test-helper

@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include "cli/cli.h"
+#include "cli/helper-client.h"
 #include "cli/selftest.h"
 
 #include <stdarg.h>
@@ -61,6 +62,8 @@ hf_error_to_exit_code (const GError *error)
     return hf_scsi_error_to_exit_code (error);
   if (error->domain == HF_SELFTEST_ERROR)
     return HF_EXIT_REFUSED;
+  if (error->domain == HF_HELPER_ERROR)
+    return error->code;
   if (error->domain == HF_PR_ERROR)
     return pr_error_to_exit_code (error->code);
   return HF_EXIT_OTHER;

@@ -4,11 +4,13 @@
  *
  * Theory of operation: one table says for each verb which side of the move the LUs are on and which phases of HfMove run; all
  * else is common: read the record, open the LUs that were named (or find them by their identity), add them, run, show one verdict
- * for each LU. A record or an LU that does not fit is refused before any command that could change something.
+ * for each LU. A record or an LU that does not fit is refused before any command that could change something. With --helper the
+ * work is holdfast-pr-helper's, and its report is shown in the same shapes.
  */
 #include "config.h"
 
 #include "cli/cli.h"
+#include "cli/helper-verbs.h"
 #include "cli/interrupt.h"
 #include "pr/journal.h"
 #include "scsi/iscsi-address.h"
@@ -25,7 +27,7 @@ typedef struct {
 } MoveVerb;
 
 typedef struct {
-  char *input, *on_change;
+  char *input, *on_change, *helper, *vm;
   gboolean source_gone, destination_gone;
   char **addresses;
 } MoveWords;
@@ -35,6 +37,8 @@ move_words_clear (MoveWords *words)
 {
   g_free (words->input);
   g_free (words->on_change);
+  g_free (words->helper);
+  g_free (words->vm);
   g_strfreev (words->addresses);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (MoveWords, move_words_clear)
@@ -67,7 +71,7 @@ release (HfMove *move, gboolean *ret_taken_back)
 
 static const MoveVerb check_verb = {
   .name = "check",
-  .synopsis = "check -i FILE [LU...]",
+  .synopsis = "check -i FILE [LU... | --helper --vm NAME]",
   .summary = "Say what load would do. Sends only reads.",
   .role = HF_ROLE_DESTINATION,
   .reads_only = TRUE,
@@ -75,21 +79,21 @@ static const MoveVerb check_verb = {
 };
 static const MoveVerb load_verb = {
   .name = "load",
-  .synopsis = "load -i FILE [LU...]",
+  .synopsis = "load -i FILE [LU... | --helper --vm NAME]",
   .summary = "Take over here what the record says the VM held.",
   .role = HF_ROLE_DESTINATION,
   .run = prepare_and_commit,
 };
 static const MoveVerb release_verb = {
   .name = "release",
-  .synopsis = "release -i FILE [LU...]",
+  .synopsis = "release -i FILE [LU...] | --helper --vm NAME",
   .summary = "Remove this host's registration, after proving that nothing is lost by it.",
   .role = HF_ROLE_SOURCE,
   .run = release,
 };
 static const MoveVerb reclaim_verb = {
   .name = "reclaim",
-  .synopsis = "reclaim -i FILE [LU...]",
+  .synopsis = "reclaim -i FILE [LU...] | --helper --vm NAME",
   .summary = "Take everything back on the source after a failed migration.",
   .role = HF_ROLE_SOURCE,
   .run = prepare_and_commit,
@@ -111,6 +115,27 @@ check_gone (HfRun *run, const MoveVerb *verb, const MoveWords *words, GError **e
   return TRUE;
 }
 
+/* What goes together. */
+static gboolean
+check_words (HfRun *run, const MoveVerb *verb, const MoveWords *words, GError **error)
+{
+  gboolean needs_record = !words->helper || verb->role == HF_ROLE_DESTINATION;
+
+  if (!words->input && needs_record)
+    return hf_usage_error (error, "%s needs -i FILE", verb->name);
+  if (words->input && !needs_record)
+    return hf_usage_error (error, "%s --helper works with the record of the VM's last save: -i has no effect", verb->name);
+  if (!words->helper)
+    return words->vm ? hf_usage_error (error, "--vm needs --helper") : check_gone (run, verb, words, error);
+  if (!words->vm || !*words->vm)
+    return hf_usage_error (error, "--helper needs --vm NAME");
+  if (words->addresses[0] || words->source_gone || words->destination_gone)
+    return hf_usage_error (error, "--helper works on the devices of the VM: no LU, --source-gone or --destination-gone");
+  if (words->on_change && verb->role == HF_ROLE_SOURCE)
+    return hf_usage_error (error, "%s --helper follows the helper's own --on-change", verb->name);
+  return TRUE;
+}
+
 static gboolean
 parse_words (HfRun *run, const MoveVerb *verb, char **argv, MoveWords *words, HfMoveOptions *options, GError **error)
 {
@@ -122,16 +147,15 @@ parse_words (HfRun *run, const MoveVerb *verb, char **argv, MoveWords *words, Hf
       "The host on the other side is dead: remove its registration here", NULL },
     { "destination-gone", 0, verb == &reclaim_verb ? 0 : G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_NONE, &words->destination_gone,
       "The same, in the words of reclaim", NULL },
+    HF_HELPER_ENTRY (&words->helper),
+    { "vm", 0, 0, G_OPTION_ARG_STRING, &words->vm, "With --helper: the VM, by name, uuid or pid:N", "NAME" },
     { NULL },
   };
   const HfOptionSpec spec = { verb->synopsis, verb->summary,
                               "Without LUs the block devices of this machine are searched for them.", entries, FALSE };
+  g_auto (GStrv) helper_argv = hf_helper_argv (argv);
 
-  if (!hf_run_parse (run, &spec, argv, &words->addresses, error))
-    return FALSE;
-  if (!words->input)
-    return hf_usage_error (error, "%s needs -i FILE", verb->name);
-  if (!check_gone (run, verb, words, error))
+  if (!hf_run_parse (run, &spec, helper_argv, &words->addresses, error) || !check_words (run, verb, words, error))
     return FALSE;
   if (words->on_change && strcmp (words->on_change, "refuse") == 0)
     options->on_change = HF_ON_CHANGE_REFUSE;
@@ -202,6 +226,7 @@ typedef struct {
   const MoveVerb *verb;
   HfOnChange on_change;
   gboolean went_through;
+  const char *vm; /* with --helper */
 } Outcome;
 
 static gboolean
@@ -296,9 +321,11 @@ json_unit (const HfMoveUnit *unit, gboolean done, const char *refusal, WhoseData
 }
 
 static void
-print_unit (HfRun *run, const HfMoveUnit *unit, const char *said, WhoseData *data)
+print_unit (HfRun *run, const Outcome *outcome, const HfMoveUnit *unit, const char *said, WhoseData *data)
 {
-  g_string_append_printf (run->text, "%s (%s)\n", unit->name, unit->device ? unit->device : "no device");
+  g_autofree char *vm = hf_printable (outcome->vm);
+
+  g_string_append_printf (run->text, "%s (%s)\n", unit->name, unit->device ?: vm ?: "no device");
   if (unit->has_before)
     hf_table_print_observation ("before", &unit->before, whose, data, run->text);
   if (unit->has_before && unit->has_after && hf_pr_observation_equal (&unit->before, &unit->after))
@@ -308,8 +335,10 @@ print_unit (HfRun *run, const HfMoveUnit *unit, const char *said, WhoseData *dat
   g_string_append_printf (run->text, "  verdict: %s", hf_verdict_to_string (unit->verdict));
   if (!unit->certain)
     g_string_append_printf (run->text, " or %s", hf_verdict_to_string (unit->alternative));
-  g_string_append_printf (run->text, " (%s), key 0x%" G_GINT64_MODIFIER "x, type %u; %u commands, %u ms\n", said,
-                          unit->saved->key, unit->type, unit->commands, unit->milliseconds);
+  g_string_append_printf (run->text, " (%s), key 0x%" G_GINT64_MODIFIER "x, type %u; ", said, unit->saved->key, unit->type);
+  if (!outcome->vm)
+    g_string_append_printf (run->text, "%u commands, ", unit->commands);
+  g_string_append_printf (run->text, "%u ms\n", unit->milliseconds);
 }
 
 static void
@@ -334,7 +363,7 @@ report_unit (HfRun *run, const Outcome *outcome, const HfMoveUnit *unit, WhoseDa
   g_autofree char *refusal =
       is_refused_by_policy (outcome, unit) ? g_strdup_printf ("refused: %s", hf_verdict_to_string (unit->verdict)) : NULL;
 
-  print_unit (run, unit, said, data);
+  print_unit (run, outcome, unit, said, data);
   warn_of_unit (run, unit, said, refusal);
   return json_unit (unit, is_done (outcome, unit), refusal, data);
 }
@@ -442,6 +471,144 @@ add_lus (HfRun *run, HfMove *move, const HfRecord *record, const MoveWords *word
   return hf_move_add_lus (move, (HfLu *const *)lus->pdata, lus->len, error);
 }
 
+/* ---- with the helper ---- */
+
+static gboolean
+find_verdict (const char *text, HfVerdict *ret)
+{
+  for (guint i = 0; text && i < HF_N_VERDICTS; i++)
+    if (strcmp (text, hf_verdict_to_string (i)) == 0) {
+      *ret = i;
+      return TRUE;
+    }
+  return FALSE;
+}
+
+/* The key that the VM had by record; else the one that the helper tells. */
+static guint64
+key_of_unit (const HfRecord *record, const char *name, JsonObject *lu)
+{
+  for (guint i = 0; record && i < record->n_units; i++) {
+    g_autofree char *other = hf_lu_identity_to_string (&record->units[i].identity);
+    if (strcmp (other, name) == 0)
+      return record->units[i].key;
+  }
+  return hf_helper_get_hex (lu, "key");
+}
+
+/* One LU of the helper's report. code: of its error, or NULL. */
+static JsonObject *
+report_vm_unit (HfRun *run, const Outcome *outcome, const HfRecord *record, JsonObject *lu, const char *code)
+{
+  g_autofree char *name = hf_printable (hf_helper_get_string (lu, "lu") ?: "?");
+  g_autofree char *text = hf_printable (hf_helper_get_string (lu, "text"));
+  g_autofree char *said = NULL, *refusal = NULL;
+  gboolean prepared = hf_helper_get_boolean (lu, "prepared");
+  HfPrSaved saved = { .key = key_of_unit (record, name, lu) };
+  HfMoveUnit unit = { .saved = &saved, .name = name, .verdict = HF_VERDICT_ERROR, .certain = TRUE };
+  gboolean known = find_verdict (hf_helper_get_string (lu, "verdict"), &unit.verdict);
+  VerdictClass class = verdicts[unit.verdict].class;
+  JsonObject *object;
+
+  /* After the first commit some LUs are done although the whole is not: those on which the VM has its key. */
+  unit.accepted = !code || (strcmp (code, "committed") == 0 && !prepared && hf_helper_get_hex (lu, "key") != 0);
+  unit.type = (guint8)hf_helper_get_int (lu, "type");
+  unit.milliseconds = (guint)hf_helper_get_int (lu, "milliseconds");
+  if (class == CLASS_DONE || class == CLASS_CHANGED)
+    unit.note = text;
+  else
+    unit.error = (HfUnitError){ .step = (char *)outcome->verb->name,
+                                .text = known ? text : (char *)"the helper's verdict is none that this program knows" };
+  said = prepared && unit.accepted ? g_strdup ("registered; taken over as soon as the VM runs here")
+                                   : describe_verdict (outcome, &unit);
+  if (is_refused_by_policy (outcome, &unit))
+    refusal = g_strdup_printf ("refused: %s", hf_verdict_to_string (unit.verdict));
+  print_unit (run, outcome, &unit, said, NULL);
+  warn_of_unit (run, &unit, said, refusal);
+  run->result = hf_exit_code_combine (run->result, unit_exit_code (outcome, &unit));
+  object = json_unit (&unit, is_done (outcome, &unit) && !prepared, refusal, NULL);
+  json_object_set_null_member (object, "commands");
+  json_object_set_boolean_member (object, "prepared", prepared);
+  return object;
+}
+
+/* The helper refused by its own policy: nothing else than a change by others is in the report. */
+static gboolean
+is_policy (GList *lus)
+{
+  gboolean changed = FALSE;
+
+  for (GList *l = lus; l; l = l->next) {
+    HfVerdict verdict = HF_VERDICT_ERROR;
+
+    find_verdict (hf_helper_get_string (l->data, "verdict"), &verdict);
+    if (verdicts[verdict].class != CLASS_DONE && verdicts[verdict].class != CLASS_CHANGED)
+      return FALSE;
+    changed |= verdicts[verdict].class == CLASS_CHANGED;
+  }
+  return changed;
+}
+
+static void
+report_vm (HfRun *run, Outcome *outcome, const HfRecord *record, const HfHelperAnswer *answer)
+{
+  g_autoptr (GList) lus = hf_helper_get_objects (answer->result, "lus");
+  JsonArray *units = json_array_new ();
+  g_autoptr (GError) failure = NULL;
+
+  outcome->went_through = answer->code == NULL;
+  if (g_strcmp0 (answer->code, "refused") == 0 && is_policy (lus))
+    outcome->on_change = HF_ON_CHANGE_REFUSE;
+  for (GList *l = lus; l; l = l->next)
+    json_array_add_object_element (units, report_vm_unit (run, outcome, record, l->data, answer->code));
+  json_object_set_array_member (run->object, "units", units);
+  if (hf_helper_answer_check (answer, &failure)) {
+    if (!lus)
+      g_string_append (run->text, "the VM holds nothing\n");
+    return;
+  }
+  run->result = hf_exit_code_combine (run->result, failure->code);
+  hf_run_warn (run, "%s", failure->message);
+  json_object_set_object_member (run->object, "error", hf_json_error (NULL, NULL, failure->message));
+}
+
+static gboolean
+set_record (JsonObject *params, const HfRecord *record, GError **error)
+{
+  g_autoptr (GBytes) bytes = hf_record_encode (record, error);
+  g_autofree char *text = NULL;
+
+  if (!bytes)
+    return FALSE;
+  text = g_base64_encode (g_bytes_get_data (bytes, NULL), g_bytes_get_size (bytes));
+  json_object_set_string_member (params, "record", text);
+  return TRUE;
+}
+
+/* A signal ends this program; the helper ends what it was asked for. */
+static gboolean
+move_vm (HfRun *run, const MoveVerb *verb, const MoveWords *words, HfOnChange on_change, GError **error)
+{
+  Outcome outcome = { .verb = verb, .on_change = on_change, .vm = words->vm };
+  g_autoptr (JsonObject) params = hf_helper_params (words->vm);
+  g_auto (HfHelperAnswer) answer = { 0 };
+  g_autoptr (HfRecord) record = NULL;
+  g_autoptr (HfHelper) helper = NULL;
+
+  if (words->input) {
+    record = hf_record_read_file (words->input, error);
+    if (!record || !set_record (params, record, error))
+      return FALSE;
+  }
+  if (words->on_change)
+    json_object_set_string_member (params, "on_change", words->on_change);
+  helper = hf_helper_open (run, words->helper, error);
+  if (!helper || !hf_helper_call (helper, verb->name, g_steal_pointer (&params), &answer, error))
+    return FALSE;
+  report_vm (run, &outcome, record, &answer);
+  return TRUE;
+}
+
 static gboolean
 run_move_verb (HfRun *run, const MoveVerb *verb, char **argv, GError **error)
 {
@@ -455,6 +622,8 @@ run_move_verb (HfRun *run, const MoveVerb *verb, char **argv, GError **error)
 
   if (!parse_words (run, verb, argv, &words, &options, error))
     return FALSE;
+  if (words.helper)
+    return move_vm (run, verb, &words, options.on_change, error);
   record = hf_record_read_file (words.input, error);
   if (!record)
     return FALSE;

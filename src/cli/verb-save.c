@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * holdfast save -o FILE LU...: writes what this host's nexuses hold into a record. Owns: this verb. Thread: main.
+ * holdfast save -o FILE LU...: writes what this host's nexuses hold into a record; with --helper, what holdfast-pr-helper saves
+ * of a VM. Owns: this verb. Thread: main.
  *
  * Theory of operation: the LUs that were named are paths; those with one identity are one LU, saved as one unit with several
  * nexuses. The record is written when every LU was saved, so a record is never less than it was asked for.
@@ -8,11 +9,12 @@
 #include "config.h"
 
 #include "cli/cli.h"
+#include "cli/helper-verbs.h"
 
 #include <string.h>
 
 typedef struct {
-  char *key, *vm, *output;
+  char *key, *vm, *output, *helper;
   gboolean aptpl, all_tg_pt;
   char **addresses;
 } SaveWords;
@@ -23,30 +25,47 @@ save_words_clear (SaveWords *words)
   g_free (words->key);
   g_free (words->vm);
   g_free (words->output);
+  g_free (words->helper);
   g_strfreev (words->addresses);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (SaveWords, save_words_clear)
 
+/* The words for LUs mean nothing to the helper, which knows its VMs. */
+static gboolean
+check_helper_words (const SaveWords *words, GError **error)
+{
+  if (!words->vm || !*words->vm)
+    return hf_usage_error (error, "--helper needs --vm NAME");
+  if (words->addresses[0] || words->key || words->aptpl || words->all_tg_pt)
+    return hf_usage_error (error, "--helper knows what the VM holds: no LU, --key, --aptpl or --all-tg-pt");
+  return TRUE;
+}
+
 static gboolean
 parse_words (HfRun *run, char **argv, SaveWords *words, GError **error)
 {
+  g_auto (GStrv) helper_argv = hf_helper_argv (argv);
   const GOptionEntry entries[] = {
     { "output", 'o', 0, G_OPTION_ARG_FILENAME, &words->output, "Where the record goes; - is standard output", "FILE" },
     { "key", 0, 0, G_OPTION_ARG_STRING, &words->key, "The VM's key; without it our registration is found by our TransportID",
       "HEX" },
-    { "vm", 0, 0, G_OPTION_ARG_STRING, &words->vm, "Name or UUID of the VM, for people", "NAME" },
+    { "vm", 0, 0, G_OPTION_ARG_STRING, &words->vm, "Name or UUID of the VM; for people, but with --helper it is asked for",
+      "NAME" },
     { "aptpl", 0, 0, G_OPTION_ARG_NONE, &words->aptpl, "The VM registered with APTPL", NULL },
     { "all-tg-pt", 0, 0, G_OPTION_ARG_NONE, &words->all_tg_pt, "The VM registered with ALL_TG_PT", NULL },
+    HF_HELPER_ENTRY (&words->helper),
     { NULL },
   };
-  const HfOptionSpec spec = { "save -o FILE LU...", "Write what a VM holds on LUs into a record. Sends only reads.", NULL,
-                              entries, FALSE };
+  const HfOptionSpec spec = { "save -o FILE LU... | --helper --vm NAME",
+                              "Write what a VM holds on LUs into a record. Sends only reads.", NULL, entries, FALSE };
 
-  if (!hf_run_parse (run, &spec, argv, &words->addresses, error))
+  if (!hf_run_parse (run, &spec, helper_argv, &words->addresses, error))
     return FALSE;
   if (!words->output || !*words->output)
     return hf_usage_error (error, "save needs -o FILE");
-  if (!words->addresses[0])
+  if (words->helper && !check_helper_words (words, error))
+    return FALSE;
+  if (!words->helper && !words->addresses[0])
     return hf_usage_error (error, "save needs an LU");
   if (strcmp (words->output, "-") == 0 && (run->options.json || run->in_batch))
     return hf_usage_error (error, "-o - leaves no room for other output: name a file");
@@ -55,13 +74,14 @@ parse_words (HfRun *run, char **argv, SaveWords *words, GError **error)
 
 /* ---- saving one LU ---- */
 
+/* lus: NULL: not known. */
 static void
 show_unit (HfRun *run, JsonObject *object, const HfPrSaved *saved, GPtrArray *lus)
 {
   g_autofree char *name = hf_lu_identity_to_string (&saved->identity);
   JsonArray *devices = json_array_new ();
 
-  for (guint i = 0; i < lus->len; i++)
+  for (guint i = 0; lus && i < lus->len; i++)
     json_array_add_string_element (devices, hf_lu_get_address (lus->pdata[i]));
   hf_json_set_string (object, "lu", name);
   json_object_set_array_member (object, "devices", devices);
@@ -180,41 +200,95 @@ open_groups (HfRun *run, char *const *addresses, GError **error)
   return g_steal_pointer (&groups);
 }
 
+/* units is taken over. */
+static void
+show_record (HfRun *run, const SaveWords *words, const HfRecord *record, JsonArray *units)
+{
+  hf_json_set_string (run->object, "file", words->output);
+  hf_json_set_string (run->object, "id", record->id);
+  json_object_set_array_member (run->object, "units", units);
+  if (strcmp (words->output, "-") == 0)
+    g_string_truncate (run->text, 0);
+}
+
+static gboolean
+save_lus (HfRun *run, const SaveWords *words, guint64 key, GError **error)
+{
+  g_autoptr (GPtrArray) groups = open_groups (run, words->addresses, error);
+  g_autoptr (HfRecord) record = NULL;
+  gboolean ok = TRUE;
+  JsonArray *units;
+
+  if (!groups)
+    return FALSE;
+  record = hf_record_new (words->vm);
+  units = json_array_new ();
+  for (guint i = 0; i < groups->len; i++) {
+    JsonObject *unit = json_object_new ();
+    ok &= save_unit (run, words, key, groups->pdata[i], record, unit);
+    show_unit_attentions (groups->pdata[i], unit);
+    json_array_add_object_element (units, unit);
+  }
+  show_record (run, words, record, units);
+  if (ok)
+    return hf_record_write_file (record, words->output, error);
+  hf_run_warn (run, "%s was not written", words->output);
+  return TRUE;
+}
+
+/* ---- with the helper ---- */
+
+/* Checked like one from a file: what the helper says is not believed. */
+static HfRecord *
+ask_record (HfHelper *helper, const char *vm, GError **error)
+{
+  g_auto (HfHelperAnswer) answer = { 0 };
+  g_autofree guint8 *bytes = NULL;
+  const char *text;
+  gsize length = 0;
+
+  if (!hf_helper_call (helper, "save", hf_helper_params (vm), &answer, error) || !hf_helper_answer_check (&answer, error))
+    return NULL;
+  text = hf_helper_get_string (answer.result, "record");
+  if (text)
+    bytes = g_base64_decode (text, &length);
+  return hf_record_decode (bytes ? bytes : (const guint8 *)"", length, error);
+}
+
+static gboolean
+save_vm (HfRun *run, const SaveWords *words, GError **error)
+{
+  g_autoptr (HfHelper) helper = hf_helper_open (run, words->helper, error);
+  g_autoptr (HfRecord) record = helper ? ask_record (helper, words->vm, error) : NULL;
+  JsonArray *units;
+
+  if (!record)
+    return FALSE;
+  units = json_array_new ();
+  for (guint i = 0; i < record->n_units; i++) {
+    JsonObject *unit = json_object_new ();
+    show_unit (run, unit, &record->units[i], NULL);
+    json_array_add_object_element (units, unit);
+  }
+  if (record->n_units == 0)
+    g_string_append (run->text, "the VM holds nothing\n");
+  show_record (run, words, record, units);
+  return hf_record_write_file (record, words->output, error);
+}
+
 gboolean
 hf_verb_save (HfRun *run, char **argv, GError **error)
 {
   g_auto (SaveWords) words = { 0 };
-  g_autoptr (HfRecord) record = NULL;
-  g_autoptr (GPtrArray) groups = NULL;
-  JsonArray *units;
   guint64 key = 0;
-  gboolean ok = TRUE;
 
   if (!parse_words (run, argv, &words, error))
     return FALSE;
+  if (words.helper)
+    return save_vm (run, &words, error);
   if (words.key && !hf_parse_hex ("--key", words.key, G_MAXUINT64, &key, error))
     return FALSE;
   if (words.key && key == 0)
     return hf_usage_error (error, "--key 0 is no key");
-  groups = open_groups (run, words.addresses, error);
-  if (!groups)
-    return FALSE;
-
-  record = hf_record_new (words.vm);
-  units = json_array_new ();
-  for (guint i = 0; i < groups->len; i++) {
-    JsonObject *unit = json_object_new ();
-    ok &= save_unit (run, &words, key, groups->pdata[i], record, unit);
-    show_unit_attentions (groups->pdata[i], unit);
-    json_array_add_object_element (units, unit);
-  }
-  hf_json_set_string (run->object, "file", words.output);
-  hf_json_set_string (run->object, "id", record->id);
-  json_object_set_array_member (run->object, "units", units);
-  if (strcmp (words.output, "-") == 0)
-    g_string_truncate (run->text, 0);
-  if (ok)
-    return hf_record_write_file (record, words.output, error);
-  hf_run_warn (run, "%s was not written", words.output);
-  return TRUE;
+  return save_lus (run, &words, key, error);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * holdfast status LU...: what each LU holds. Owns: this verb. Thread: main.
+ * holdfast status LU...: what each LU holds; with --helper, what each VM holds (helper-verbs.c). Owns: this verb. Thread: main.
  *
  * Theory of operation: one consistent observation for each LU, reads only. An LU that fails has its error in its place, and the
  * others are still shown.
@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include "cli/cli.h"
+#include "cli/helper-verbs.h"
 #include "scsi/iscsi-address.h"
 
 /* Whose a registration is, seen from the one nexus that was asked through. */
@@ -80,22 +81,14 @@ show_lu (HfRun *run, HfLu *lu, JsonObject *unit)
   hf_pr_observation_clear (&observation);
 }
 
-gboolean
-hf_verb_status (HfRun *run, char **argv, GError **error)
+static gboolean
+show_lus (HfRun *run, char *const *addresses, GError **error)
 {
-  const HfOptionSpec spec = { "status LU...", "Show the registrations and the reservation of LUs. Sends only reads.", NULL, NULL,
-                              FALSE };
-  g_auto (GStrv) addresses = NULL;
   g_autoptr (GPtrArray) lus = NULL, errors = NULL;
   JsonArray *units;
 
-  if (!hf_run_parse (run, &spec, argv, &addresses, error))
-    return FALSE;
-  if (!addresses[0])
-    return hf_usage_error (error, "status needs an LU");
   if (!hf_session_open_all (run->session, &run->options, addresses, TRUE, &lus, &errors, error))
     return FALSE;
-
   units = json_array_new ();
   for (guint i = 0; i < lus->len; i++) {
     JsonObject *unit = json_object_new ();
@@ -112,4 +105,31 @@ hf_verb_status (HfRun *run, char **argv, GError **error)
   }
   json_object_set_array_member (run->object, "units", units);
   return TRUE;
+}
+
+gboolean
+hf_verb_status (HfRun *run, char **argv, GError **error)
+{
+  g_autofree char *helper = NULL;
+  gboolean watch = FALSE;
+  const GOptionEntry entries[] = {
+    HF_HELPER_ENTRY (&helper),
+    { "watch", 0, 0, G_OPTION_ARG_NONE, &watch, "With --helper: go on and print every change of state", NULL },
+    { NULL },
+  };
+  const HfOptionSpec spec = { "status LU... | --helper", "Show the registrations and the reservation of LUs. Sends only reads.",
+                              "With --helper it shows the VMs of holdfast-pr-helper and what they hold.", entries, FALSE };
+  g_auto (GStrv) words = hf_helper_argv (argv), addresses = NULL;
+
+  if (!hf_run_parse (run, &spec, words, &addresses, error))
+    return FALSE;
+  if (helper && addresses[0])
+    return hf_usage_error (error, "--helper shows what VMs hold: no LU can be named");
+  if (helper)
+    return hf_helper_status (run, helper, watch, error);
+  if (watch)
+    return hf_usage_error (error, "--watch needs --helper");
+  if (!addresses[0])
+    return hf_usage_error (error, "status needs an LU");
+  return show_lus (run, addresses, error);
 }
