@@ -84,3 +84,6 @@ tests_unit_test_prhelper_links_SOURCES = tests/unit/test-prhelper-links.c $(priv
 tests_unit_test_prhelper_links_LDADD = libholdfast-prhelper.la $(JSON_LIBS) $(GLIB_LIBS)
 tests_unit_test_prhelper_template_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
 tests_unit_test_prhelper_unix_holder_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
+
+UNIT_TESTS_PRHELPER += tests/unit/test-prhelper-own-command
+tests_unit_test_prhelper_own_command_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)

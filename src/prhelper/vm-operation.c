@@ -174,7 +174,7 @@ run_save (HfOperation *operation)
   return operation->bytes != NULL;
 }
 
-/* TRUE: load is there, perhaps made anew from the record. */
+/* TRUE: load is there, perhaps made anew from the record: after a restart, or after a try that failed. */
 static gboolean
 need_load (HfOperation *operation)
 {
@@ -214,20 +214,10 @@ run_check (HfOperation *operation)
   return need_load (operation) && hf_load_check (operation->load, &operation->report, &operation->error);
 }
 
-/* A Load of an earlier life of the helper is prepared again, which changes nothing where it was. */
 static gboolean
 run_commit (HfOperation *operation)
 {
-  gboolean anew = operation->load == NULL;
-
-  if (!need_load (operation))
-    return FALSE;
-  if (anew && !hf_load_run (operation->load, &operation->report, &operation->error))
-    return FALSE;
-  if (anew && !hf_load_is_pending (operation->load))
-    return TRUE;
-  g_clear_pointer (&operation->report, hf_report_free);
-  return hf_load_commit (operation->load, &operation->report, &operation->error);
+  return need_load (operation) && hf_load_commit (operation->load, &operation->report, &operation->error);
 }
 
 static gboolean

@@ -565,3 +565,16 @@ def restart_saved(side):
         b.wait_for(destination, None, "the destination is forgotten")
         check_equal(source.out(REGISTER, K, K, connection=1), GOOD, "the source's next command")
         check_equal(seen(side), ([K], (K, 1)), "the LU")
+
+
+@case("unit attention: what our own commands met on the guest's nexus is given to the guest's next command")
+def unit_attention(side):
+    with hosts(side, "a") as (a,):
+        vm = a.vm()
+        vm.hold(5)
+        judge = side.judge()
+        cleared = judge.pr_out(REGISTER, 0, OTHER), judge.pr_out(CLEAR, OTHER)
+        check_equal([answer.status for answer in cleared], [0, 0], "a third host clears")
+        a.save(vm)
+        answers = [vm.obey({"request": [0, 0, pr_in(READ_KEYS).hex(), ""]}) for _ in range(2)]
+        check_equal([(answer["status"], answer["code"]) for answer in answers], [(2, [6, 0x2A03]), (0, None)], "the next two commands")
