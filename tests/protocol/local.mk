@@ -21,6 +21,7 @@ EXTRA_DIST += \
   tests/protocol/crowd.py \
   tests/protocol/differences.tsv \
   tests/protocol/helper.py \
+  tests/protocol/privileges.py \
   tests/protocol/programs.py \
   tests/protocol/soak.py \
   tests/protocol/vm_process.py \
