@@ -25,7 +25,8 @@ EXTRA_DIST += \
   tests/protocol/programs.py \
   tests/protocol/soak.py \
   tests/protocol/vm_process.py \
-  tests/protocol/vms.py
+  tests/protocol/vms.py \
+  tests/protocol/vms_cli.py
 
 # The client of scripts/bench.
 check_PROGRAMS += tests/protocol/load
