@@ -9,11 +9,12 @@
  * Who calls on a bus is the process that the bus names; a template narrows it to the VMs that it was expanded for, because the
  * bus of a VM may be served by a process that the VM controls.
  *
- * A monitor does not tell whose it is. If the process that listens is one of the VMs, that is it. Else somebody else has called
- * listen(2) (libvirt makes the socket and hands it over), and it is the VM that has the socket open. Where that cannot be seen,
- * it is the only VM that it can belong to: that of the template, or the only one that lives, unless who listens looks like a VM
- * that is not our client (yet). In every other case nobody is told anything: the sign that another VM runs would take a
- * reservation away from the host where it is used. This is decided anew whenever a VM comes or goes.
+ * A monitor does not tell whose it is. If the process that called listen(2) last is one of the VMs, that is it; QEMU calls it for
+ * a socket that libvirt has made, too (seen with 7.2). Else (a proxy, another process-id namespace) it is the VM that has the
+ * socket open. Where that cannot be seen, it is the only VM that it can belong to: that of the template, or the only one that
+ * lives, unless who listens looks like a VM that is not our client (yet). In every other case nobody is told anything: the sign
+ * that another VM runs would take a reservation away from the host where it is used. This is decided anew whenever a VM comes or
+ * goes.
  */
 #include "config.h"
 

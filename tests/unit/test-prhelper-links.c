@@ -11,6 +11,7 @@
 
 #include "private-qemu.h"
 
+#include <gio/gunixsocketaddress.h>
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -398,7 +399,7 @@ start_monitored (Qemu *qemu, const char *path, gboolean running)
   private_qemu_start (qemu, arguments);
 }
 
-/* As libvirt does it: the socket is made here and handed over. */
+/* As libvirt does it: the socket is made here and handed over. QEMU calls listen(2) once more, so the process is its own. */
 static void
 start_handed_over (Qemu *qemu, const char *path)
 {
@@ -410,6 +411,57 @@ start_handed_over (Qemu *qemu, const char *path)
   g_assert_cmpint (bind (fd, (struct sockaddr *)&name, sizeof name), ==, 0);
   g_assert_cmpint (listen (fd, 1), ==, 0);
   private_qemu_start_with (qemu, arguments, fd);
+}
+
+/* A monitor behind another process: this one listens at path and passes on. The QEMU behind it is real. */
+typedef struct {
+  Qemu qemu;
+  char *inner;
+  GSocketService *service;
+  int fd; /* the socket that listens */
+} Proxy;
+
+static gboolean
+on_incoming (GSocketService *service, GSocketConnection *connection, GObject *source, gpointer user_data)
+{
+  Proxy *proxy = user_data;
+  g_autoptr (GSocketClient) client = g_socket_client_new ();
+  g_autoptr (GSocketAddress) address = g_unix_socket_address_new (proxy->inner);
+  g_autoptr (GSocketConnection) inner = g_socket_client_connect (client, G_SOCKET_CONNECTABLE (address), NULL, NULL);
+
+  g_assert_nonnull (inner);
+  g_io_stream_splice_async (G_IO_STREAM (connection), G_IO_STREAM (inner),
+                            G_IO_STREAM_SPLICE_CLOSE_STREAM1 | G_IO_STREAM_SPLICE_CLOSE_STREAM2, G_PRIORITY_DEFAULT, NULL, NULL,
+                            NULL);
+  return TRUE;
+}
+
+static void
+proxy_start (Proxy *proxy, const char *path)
+{
+  g_autoptr (GSocketAddress) address = g_unix_socket_address_new (path);
+  g_autoptr (GSocket) listener = g_socket_new (G_SOCKET_FAMILY_UNIX, G_SOCKET_TYPE_STREAM, G_SOCKET_PROTOCOL_DEFAULT, NULL);
+
+  proxy->inner = g_strconcat (path, "-inner", NULL);
+  start_monitored (&proxy->qemu, proxy->inner, TRUE);
+  g_assert_true (g_socket_bind (listener, address, TRUE, NULL));
+  g_assert_true (g_socket_listen (listener, NULL));
+  proxy->fd = g_socket_get_fd (listener);
+  proxy->service = g_socket_service_new ();
+  g_assert_true (g_socket_listener_add_socket (G_SOCKET_LISTENER (proxy->service), listener, NULL, NULL));
+  g_signal_connect (proxy->service, "incoming", G_CALLBACK (on_incoming), proxy);
+}
+
+static void
+proxy_end (Proxy *proxy, const char *path)
+{
+  g_socket_service_stop (proxy->service);
+  g_socket_listener_close (G_SOCKET_LISTENER (proxy->service));
+  g_clear_object (&proxy->service);
+  private_qemu_end (&proxy->qemu);
+  g_unlink (proxy->inner);
+  g_unlink (path);
+  g_free (proxy->inner);
 }
 
 static char *
@@ -430,6 +482,15 @@ end_monitored (Qemu *qemu, const char *path)
 {
   private_qemu_end (qemu);
   g_unlink (path);
+}
+
+/* RESUME, and an answer that comes after it: what the other monitor was sent before has been read by then. */
+static void
+stop_and_go (Qemu *qemu)
+{
+  private_qemu_command (qemu, "stop", "{}", "\"STOP\"");
+  private_qemu_command (qemu, "cont", "{}", "\"RESUME\"");
+  private_qemu_command (qemu, "query-status", "{}", "\"running\"");
 }
 
 /* The process that listens is the VM. */
@@ -463,8 +524,7 @@ test_running_before (Fixture *f, gconstpointer data)
   open_links (f, NULL, path);
   WAIT_UNTIL (f->other.n_runs == 1);
   /* Connected: from here on, events. */
-  private_qemu_command (&qemu, "stop", "{}", "\"STOP\"");
-  private_qemu_command (&qemu, "cont", "{}", "\"RESUME\"");
+  stop_and_go (&qemu);
   WAIT_UNTIL (f->other.n_runs == 2);
   end_monitored (&qemu, path);
 }
@@ -498,22 +558,28 @@ test_failed_and_cancelled (Fixture *f, gconstpointer data)
   end_monitored (&qemu, path);
 }
 
-/* libvirt listens, so the process tells nothing; but the VM has the socket open, and the other has not. */
+/* Somebody else listens, so the process tells nothing; but the VM has the socket open, and the other has not. */
 static void
-test_handed_over (Fixture *f, gconstpointer data)
+test_holder (Fixture *f, gconstpointer data)
 {
+  const char *const argv[] = { "cat", NULL };
   g_autofree char *path = monitor_path (f);
-  Qemu qemu;
+  g_autoptr (GSubprocess) holder = NULL;
+  Proxy proxy;
 
-  start_handed_over (&qemu, path);
-  be_process (&f->other, &qemu);
+  proxy_start (&proxy, path);
+  holder = private_bus_spawn (argv, G_SUBPROCESS_FLAGS_STDIN_PIPE, dup (proxy.fd));
   f->self.peer = (HfPeer){ .pid = getppid (), .start_time = hf_peer_read_start_time (getppid ()) };
+  f->other.peer.pid = (pid_t)g_ascii_strtoll (g_subprocess_get_identifier (holder), NULL, 10);
+  f->other.peer.start_time = hf_peer_read_start_time (f->other.peer.pid);
   vm_appears (f, &f->self);
   vm_appears (f, &f->other);
   open_links (f, NULL, path);
   WAIT_UNTIL (f->other.n_runs == 1);
   g_assert_cmpuint (f->self.n_runs, ==, 0);
-  end_monitored (&qemu, path);
+  g_subprocess_force_exit (holder);
+  g_subprocess_wait (holder, NULL, NULL);
+  proxy_end (&proxy, path);
 }
 
 /* A socket whose name is another than the one it was bound to: who has it cannot be seen. There is only one VM. */
@@ -533,28 +599,29 @@ test_one_of_two (Fixture *f, gconstpointer data)
   g_autofree char *path = monitor_path (f);
   g_autofree char *hidden = NULL;
   guint n_lists;
-  Qemu qemu;
+  Proxy proxy;
 
-  start_handed_over (&qemu, path);
+  proxy_start (&proxy, path);
   hidden = rename_monitor (path);
-  be_process (&f->other, &qemu);
+  f->self.peer = (HfPeer){ .pid = getppid (), .start_time = hf_peer_read_start_time (getppid ()) };
+  be_process (&f->other, &proxy.qemu);
   vm_appears (f, &f->other);
   open_links (f, NULL, hidden);
   WAIT_UNTIL (f->other.n_runs == 1);
   n_lists = the_vms.n_lists;
   vm_appears (f, &f->self);
   g_assert_cmpuint (the_vms.n_lists, ==, n_lists + 1);
-  private_qemu_command (&qemu, "stop", "{}", "\"STOP\"");
-  private_qemu_command (&qemu, "cont", "{}", "\"RESUME\"");
+  stop_and_go (&proxy.qemu);
+  stop_and_go (&proxy.qemu);
+  g_assert_cmpuint (f->other.n_runs, ==, 1);
   vm_ends (f, &f->self);
-  /* Of query-status, which is asked again. The RESUME, had it been told, would have come before, and this were the third. */
+  /* Of query-status, which is asked again. */
   WAIT_UNTIL (f->other.n_runs == 2);
-  private_qemu_command (&qemu, "stop", "{}", "\"STOP\"");
-  private_qemu_command (&qemu, "cont", "{}", "\"RESUME\"");
+  stop_and_go (&proxy.qemu);
   WAIT_UNTIL (f->other.n_runs >= 3);
   g_assert_cmpuint (f->other.n_runs, ==, 3);
   g_assert_cmpuint (f->self.n_runs, ==, 0);
-  end_monitored (&qemu, hidden);
+  proxy_end (&proxy, hidden);
 }
 
 /* A QEMU that listens itself and is no client yet is not taken for the VM that is. */
@@ -575,6 +642,8 @@ test_not_guessed (Fixture *f, gconstpointer data)
   vm_appears (f, &f->other);
   open_links (f, NULL, hidden);
   WAIT_UNTIL (the_vms.n_lists == 2);
+  stop_and_go (&qemu);
+  g_assert_cmpuint (f->other.n_runs, ==, 0);
   vm_appears (f, &monitored);
   WAIT_UNTIL (monitored.n_runs == 1);
   g_assert_cmpuint (f->other.n_runs, ==, 0);
@@ -595,6 +664,8 @@ test_monitor_before_vm (Fixture *f, gconstpointer data)
   open_links (f, NULL, path);
   /* Once by hf_links_new, and when the monitor was connected. */
   WAIT_UNTIL (the_vms.n_lists == 2);
+  stop_and_go (&qemu);
+  g_assert_cmpuint (f->self.n_runs, ==, 0);
   vm_appears (f, &f->other);
   WAIT_UNTIL (f->other.n_runs == 1);
   g_assert_cmpuint (f->self.n_runs, ==, 0);
@@ -697,7 +768,7 @@ main (int argc, char **argv)
   ADD ("/prhelper/links/resume", test_resume);
   ADD ("/prhelper/links/running-before", test_running_before);
   ADD ("/prhelper/links/failed-and-cancelled", test_failed_and_cancelled);
-  ADD ("/prhelper/links/handed-over", test_handed_over);
+  ADD ("/prhelper/links/holder", test_holder);
   ADD ("/prhelper/links/one-of-two", test_one_of_two);
   ADD ("/prhelper/links/not-guessed", test_not_guessed);
   ADD ("/prhelper/links/monitor-before-vm", test_monitor_before_vm);
