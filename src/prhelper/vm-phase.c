@@ -239,7 +239,8 @@ hf_vms_tick (gpointer data)
 
     if (waits && g_queue_is_empty (&vm->operations))
       look (vm);
-    again |= waits;
+    again |= hf_vm_look_for_end (hf_vm_ref (vm)) || waits;
+    hf_vm_unref (vm);
   }
   if (!again)
     vms->tick_source = 0;

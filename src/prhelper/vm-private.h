@@ -80,6 +80,8 @@ HfVm *hf_vm_ref (HfVm *vm);
 void hf_vm_unref (HfVm *vm);
 /* The VM may be forgotten now: its process has ended and nothing is left to do. */
 void hf_vm_check_end (HfVm *vm);
+/* TRUE: it has no connection and nothing that tells its end, and has to be looked for again. */
+gboolean hf_vm_look_for_end (HfVm *vm);
 void hf_vm_tell (HfVm *vm, const char *operation, const char *lu, const char *result, gboolean warning);
 void hf_vm_tell_guest (HfVm *vm, const char *operation, const char *lu, const char *result, gboolean warning);
 /* Writes the VM's image. done may be NULL; without a store it is called by an idle source, so never inside. */

@@ -4,8 +4,9 @@
  * Owns: the table of the VMs and each VM's life. Thread: main.
  *
  * Theory of operation: a VM is a process, named by process id and start time. It is here from its first connection on. Its end is
- * the end of the process, which a pidfd tells; QEMU may close a connection and open another one, so a connection's end is none,
- * unless the process cannot be seen (it is in a process-id namespace of its own). A VM whose process has ended stays as long as
+ * the end of the process, which a pidfd tells; QEMU may close a connection and open another one, so a connection's end is none.
+ * Where there is no pidfd, the process is looked for while it has no connection; where it cannot be seen at all (it is in a
+ * process-id namespace of its own), the end of the last connection is its end. A VM whose process has ended stays as long as
  * something is left to do for it: an abort, a release.
  *
  * References are held by the table, by connections, commands and operations; all on one thread.
@@ -67,6 +68,13 @@ hf_vm_unref (HfVm *vm)
   g_free (vm);
 }
 
+/* A process that no pidfd watches, for the kernel or a filter around us has none: is it still there? */
+static gboolean
+is_there (const HfVm *vm)
+{
+  return vm->pidfd >= 0 || (vm->peer.start_time && hf_peer_read_start_time (vm->peer.pid) == vm->peer.start_time);
+}
+
 static void
 end (HfVm *vm)
 {
@@ -123,6 +131,20 @@ vm_new (HfVms *vms, const HfPeer *peer, int pidfd, const char *name, const char 
   return vm;
 }
 
+gboolean
+hf_vm_look_for_end (HfVm *vm)
+{
+  if (vm->pidfd >= 0 || vm->connections || !vm->alive)
+    return FALSE;
+  if (is_there (vm))
+    return TRUE;
+  hf_vm_ref (vm);
+  end (vm);
+  hf_vm_check_end (vm);
+  hf_vm_unref (vm);
+  return FALSE;
+}
+
 void
 hf_vm_check_end (HfVm *vm)
 {
@@ -166,8 +188,8 @@ hf_vms_disconnect (HfVms *vms, HfVm *vm)
 {
   vm->connections--;
   if (!vms->freed) {
-    if (vm->connections == 0 && vm->pidfd < 0)
-      end (vm);
+    if (hf_vm_look_for_end (vm))
+      hf_vms_start_ticking (vms);
     hf_vm_check_end (vm);
   }
   hf_vm_unref (vm);
@@ -471,10 +493,12 @@ restore (HfVms *vms, const HfVmImage *image)
   hf_vm_ref (vm);
   if (record)
     hf_vm_set_phase (vm, image->phase, image->record);
-  vm->alive = pidfd >= 0;
+  vm->alive = is_there (vm);
   hf_vm_restored (vm);
   if (vm->alive && vms->lifecycle)
     vms->lifecycle (vm, TRUE, vms->lifecycle_data);
+  if (hf_vm_look_for_end (vm))
+    hf_vms_start_ticking (vms);
   hf_vm_check_end (vm);
   hf_vm_unref (vm);
 }
