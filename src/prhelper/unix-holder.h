@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Which process serves a Unix socket, where SO_PEERCRED only tells who called listen(2): libvirt makes the sockets of a monitor
- * and hands them to QEMU. Thread: any; reads procfs.
+ * Which process has a listening Unix socket open, where SO_PEERCRED tells only who called listen(2) last, or cannot tell. Thread:
+ * any; reads procfs.
  */
 
 #include <glib.h>
