@@ -8,3 +8,4 @@ libholdfast_core_la_SOURCES += \
   src/base/worker.c src/base/worker.h
 libholdfast_core_la_SOURCES += src/base/bytes.h
 libholdfast_core_la_SOURCES += src/base/line-buffer.c src/base/line-buffer.h
+libholdfast_core_la_SOURCES += src/base/parallel.c src/base/parallel.h

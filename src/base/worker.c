@@ -95,17 +95,23 @@ worker_main (gpointer data)
 }
 
 /* With the lock held. All signals are blocked in the thread: they are the main thread's, and none may cut a command short. */
-static void
+static gboolean
 start_thread (HfWorker *worker)
 {
   sigset_t all, old;
+  GThread *thread;
 
   g_atomic_int_inc (&worker->references);
-  worker->started = TRUE;
   sigfillset (&all);
   pthread_sigmask (SIG_SETMASK, &all, &old);
-  g_thread_unref (g_thread_new (worker->name, worker_main, worker));
+  thread = g_thread_try_new (worker->name, worker_main, worker, NULL);
   pthread_sigmask (SIG_SETMASK, &old, NULL);
+  worker->started = thread != NULL;
+  if (thread)
+    g_thread_unref (thread);
+  else
+    g_atomic_int_add (&worker->references, -1);
+  return worker->started;
 }
 
 HfWorkerResult
@@ -118,8 +124,8 @@ hf_worker_run (HfWorker *worker, gpointer job, gint64 deadline)
     if (!g_cond_wait_until (&worker->changed, &worker->lock, deadline) && worker->job)
       return HF_WORKER_BUSY;
 
-  if (!worker->started)
-    start_thread (worker);
+  if (!worker->started && !start_thread (worker))
+    return HF_WORKER_BUSY;
   worker->job = job;
   worker->done = FALSE;
   g_cond_broadcast (&worker->changed);

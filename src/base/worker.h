@@ -18,7 +18,9 @@ typedef struct _HfWorker HfWorker;
 typedef enum {
   HF_WORKER_DONE, /* the job was run and is the caller's again */
   HF_WORKER_LATE, /* the deadline passed while the job ran: the worker owns it now */
-  HF_WORKER_BUSY  /* an earlier, abandoned job ran until the deadline: this one was not begun and is the caller's again */
+  /* an earlier, abandoned job ran until the deadline, or there is no thread to be had: this one was not begun and is the
+     caller's again */
+  HF_WORKER_BUSY
 } HfWorkerResult;
 
 /* run: does the job. destroy: frees an abandoned one, on the worker's thread. name: at most 15 bytes, for debuggers. */

@@ -11,6 +11,7 @@
 
 #include <holdfast/move.h>
 
+#include "base/parallel.h"
 #include "pr/journal.h"
 #include "pr/pr-unit.h"
 
@@ -82,21 +83,6 @@ hf_move_free (HfMove *move)
 
 /* ---- in parallel ---- */
 
-/* Calls function for each of the n items, on workers, and returns when all are done. */
-static void
-for_each (gpointer *items, guint n, GFunc function, gpointer data)
-{
-  if (n < 2) {
-    for (guint i = 0; i < n; i++)
-      function (items[i], data);
-    return;
-  }
-  GThreadPool *pool = g_thread_pool_new (function, data, MIN (n, WORKERS_MAX), FALSE, NULL);
-  for (guint i = 0; i < n; i++)
-    g_thread_pool_push (pool, items[i], NULL);
-  g_thread_pool_free (pool, FALSE, TRUE);
-}
-
 typedef struct {
   void (*function) (HfUnit *unit);
 } Phase;
@@ -112,7 +98,7 @@ static void
 for_each_unit (HfMove *move, void (*function) (HfUnit *unit))
 {
   Phase phase = { function };
-  for_each ((gpointer *)move->units, move->record->n_units, run_phase, &phase);
+  hf_parallel_for ((gpointer *)move->units, move->record->n_units, WORKERS_MAX, run_phase, &phase);
 }
 
 /* ---- LUs ---- */
@@ -202,7 +188,7 @@ hf_move_add_lus (HfMove *move, HfLu *const *lus, guint n_lus, GError **error)
     all[i].lu = lus[i];
     items[i] = &all[i];
   }
-  for_each (items, n_lus, identify, NULL);
+  hf_parallel_for (items, n_lus, WORKERS_MAX, identify, NULL);
   gboolean done = add_identified (move, all, n_lus, error);
   for (guint i = 0; i < n_lus; i++)
     g_clear_error (&all[i].error);
@@ -321,7 +307,7 @@ hf_move_commit_some (HfMove *move, HfMoveWanted wanted, gpointer user_data)
   for (guint i = 0; i < move->record->n_units; i++)
     if (wanted (hf_unit_get_result (move->units[i]), user_data))
       items[n++] = move->units[i];
-  for_each (items, n, run_phase, &phase);
+  hf_parallel_for (items, n, WORKERS_MAX, run_phase, &phase);
   for (guint i = 0; i < n; i++)
     accepted &= hf_unit_get_result (items[i])->accepted;
   return accepted;

@@ -21,6 +21,8 @@ private_bus = tests/unit/private-bus.c tests/unit/private-bus.h tests/unit/priva
 tests_unit_test_vmstate_bus_SOURCES = tests/unit/test-vmstate-bus.c $(private_bus)
 tests_unit_test_vmstate_bus_LDADD = libholdfast-qemu.la $(GLIB_LIBS)
 
+UNIT_TESTS += tests/unit/test-parallel
+
 # Every public header compiles alone, and the umbrella with it.
 tests_unit_test_header_SOURCES = tests/unit/test-header.c
 
