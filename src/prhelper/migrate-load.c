@@ -179,7 +179,7 @@ static gboolean
 operation_start (Operation *operation, GPtrArray *holdings, gboolean all_found, GError **error)
 {
   guint timeout_ms = operation->options.timeout_ms != 0 ? operation->options.timeout_ms : HF_SCSI_TIMEOUT_DEFAULT_MS;
-  g_autoptr (GPtrArray) all = hf_migrate_open (holdings, timeout_ms);
+  g_autoptr (GPtrArray) all = hf_migrate_open (holdings, operation->record, timeout_ms);
   operation->n_devices = all->len;
   operation->counts = g_new0 (guint, operation->record->n_units + 1);
   choose (operation, all);

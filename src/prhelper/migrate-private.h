@@ -10,17 +10,16 @@
 /* A device while one operation uses it. */
 typedef struct {
   HfHolding *holding;           /* outlives this */
-  HfLu *lu;                     /* NULL: it could not be opened */
+  HfLu *lu;                     /* NULL: it could not be opened, or is not wanted */
   const HfLuIdentity *identity; /* read from lu just now; NULL: see error */
   GError *error;
 } HfOpened;
 
-/* Opens and identifies all, in parallel; identity and nexus go into the holdings. Of HfOpened, in the order of holdings; free
-   with g_ptr_array_unref, which gives the unit attentions that were met to the holdings. */
-GPtrArray *hf_migrate_open (GPtrArray *holdings, guint timeout_ms);
-
-/* function once for each item, on threads, data as in g_thread_pool_new; returns when all are done. */
-void hf_migrate_for_each (gpointer *items, guint n, GFunc function, gpointer data);
+/* Opens and identifies all, in parallel; identity and nexus go into the holdings. With a record only its LUs stay open. Of
+   HfOpened, in the order of holdings; free with g_ptr_array_unref, which gives the unit attentions that were met to the holdings.
+ */
+GPtrArray *hf_migrate_open (GPtrArray *holdings, const HfRecord *record, guint timeout_ms);
+#define HF_MIGRATE_THREADS_MAX 256
 
 /* Each is kept once. */
 void hf_holding_add_unit_attentions (HfHolding *holding, const guint16 *unit_attentions, guint n);

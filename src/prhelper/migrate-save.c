@@ -11,6 +11,7 @@
 
 #include "config.h"
 
+#include "base/parallel.h"
 #include "pr/pr-exec.h"
 #include "prhelper/migrate-private.h"
 
@@ -269,11 +270,11 @@ hf_migrate_save (const char *vm, GPtrArray *holdings, gboolean adopt, const HfMi
   for (guint i = 0; i < holdings->len; i++)
     if (adopt || ((HfHolding *)holdings->pdata[i])->tracked)
       g_ptr_array_add (looked_at, holdings->pdata[i]);
-  g_autoptr (GPtrArray) all = hf_migrate_open (looked_at, timeout_ms);
+  g_autoptr (GPtrArray) all = hf_migrate_open (looked_at, NULL, timeout_ms);
   g_autoptr (GPtrArray) groups = make_groups (all, adopt, timeout_ms, error);
   if (groups == NULL)
     return NULL;
-  hf_migrate_for_each (groups->pdata, groups->len, save_group, NULL);
+  hf_parallel_for (groups->pdata, groups->len, HF_MIGRATE_THREADS_MAX, save_group, NULL);
   g_autoptr (HfRecord) record = hf_record_new (vm);
   return add_groups (record, groups, error) ? g_steal_pointer (&record) : NULL;
 }

@@ -16,10 +16,9 @@
 #include <string.h>
 
 #include "base/fail.h"
+#include "base/parallel.h"
 #include "prhelper/migrate-private.h"
 #include "scsi/transport.h"
-
-#define WORKERS_MAX 256
 
 G_DEFINE_QUARK (hf - migrate - error - quark, hf_migrate_error)
 
@@ -114,25 +113,28 @@ open_lu (const HfDevice *device, guint timeout_ms, GError **error)
   return transport != NULL ? hf_lu_new_for_transport (transport, name, timeout_ms) : NULL;
 }
 
+typedef struct {
+  const HfRecord *record; /* NULL: every LU is wanted */
+  guint timeout_ms;
+} Search;
+
 static void
-opened_free (gpointer data)
+close_lu (HfOpened *opened)
 {
-  HfOpened *opened = data;
   guint16 met[HF_SCSI_UA_MAX];
   if (opened->lu != NULL)
     hf_holding_add_unit_attentions (opened->holding, met, hf_lu_take_unit_attentions (opened->lu, met));
-  hf_lu_free (opened->lu);
-  g_clear_error (&opened->error);
-  g_free (opened);
+  opened->identity = NULL;
+  g_clear_pointer (&opened->lu, hf_lu_free);
 }
 
 static void
 identify (gpointer item, gpointer data)
 {
+  const Search *search = data;
   HfOpened *opened = item;
   HfHolding *holding = opened->holding;
-  guint timeout_ms = *(const guint *)data;
-  opened->lu = (opener != NULL ? opener : open_lu) (holding->device, timeout_ms, &opened->error);
+  opened->lu = (opener != NULL ? opener : open_lu) (holding->device, search->timeout_ms, &opened->error);
   if (opened->lu == NULL)
     return;
   opened->identity = hf_lu_get_identity (opened->lu, &opened->error);
@@ -141,25 +143,24 @@ identify (gpointer item, gpointer data)
   holding->identified = TRUE;
   holding->identity = *opened->identity;
   holding->nexus = *hf_lu_get_nexus (opened->lu);
+  /* A thread and a descriptor for each of a thousand devices is too much; those of the record are at most a few hundred. */
+  if (search->record != NULL && hf_record_find (search->record, opened->identity, NULL) == NULL)
+    close_lu (opened);
 }
 
-void
-hf_migrate_for_each (gpointer *items, guint n, GFunc function, gpointer data)
+static void
+opened_free (gpointer data)
 {
-  if (n < 2) {
-    for (guint i = 0; i < n; i++)
-      function (items[i], data);
-    return;
-  }
-  GThreadPool *pool = g_thread_pool_new (function, data, MIN (n, WORKERS_MAX), FALSE, NULL);
-  for (guint i = 0; i < n; i++)
-    g_thread_pool_push (pool, items[i], NULL);
-  g_thread_pool_free (pool, FALSE, TRUE);
+  HfOpened *opened = data;
+  close_lu (opened);
+  g_clear_error (&opened->error);
+  g_free (opened);
 }
 
 GPtrArray *
-hf_migrate_open (GPtrArray *holdings, guint timeout_ms)
+hf_migrate_open (GPtrArray *holdings, const HfRecord *record, guint timeout_ms)
 {
+  Search search = { record, timeout_ms };
   GPtrArray *all = g_ptr_array_new_with_free_func (opened_free);
   hf_fail_init_once ();
   for (guint i = 0; i < holdings->len; i++) {
@@ -167,12 +168,12 @@ hf_migrate_open (GPtrArray *holdings, guint timeout_ms)
     opened->holding = holdings->pdata[i];
     g_ptr_array_add (all, opened);
   }
-  hf_migrate_for_each (all->pdata, all->len, identify, &timeout_ms);
+  hf_parallel_for (all->pdata, all->len, HF_MIGRATE_THREADS_MAX, identify, &search);
   return all;
 }
 
 void
 hf_migrate_identify (GPtrArray *holdings, guint timeout_ms)
 {
-  g_ptr_array_unref (hf_migrate_open (holdings, timeout_ms));
+  g_ptr_array_unref (hf_migrate_open (holdings, NULL, timeout_ms));
 }

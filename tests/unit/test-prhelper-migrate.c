@@ -700,7 +700,7 @@ test_save_dead (void)
   HfHolding *holding;
 
   start_guest (&lio_5_two_paths);
-  g_ptr_array_unref (hf_migrate_open (holdings, 1000));
+  g_ptr_array_unref (hf_migrate_open (holdings, NULL, 1000));
   holding = holdings->pdata[1];
   holding->device->major = DEAD_LU;
   record = save (holdings);
@@ -764,6 +764,34 @@ test_save_flags (void)
   record = save (holdings);
   g_assert_true (record->units[0].aptpl);
   stop_guest (&lio_5);
+}
+
+/* A device that is none of SCSI's, opened as in earnest: it is nobody's LU, and an error only if something is held there. */
+static void
+test_not_scsi (void)
+{
+  g_autoptr (GPtrArray) holdings = new_holdings ();
+  g_autoptr (HfRecord) record = NULL;
+  GError *error = NULL;
+  int fd = open ("/dev/null", O_RDWR | O_CLOEXEC);
+  HfDevice *device = hf_device_new (fd, &error);
+  HfHolding *holding;
+
+  g_assert_no_error (error);
+  close (fd);
+  holding = hf_holding_new (device);
+  g_ptr_array_add (holdings, holding);
+  hf_migrate_set_opener (NULL);
+  hf_migrate_identify (holdings, 1000);
+  g_assert_false (holding->identified);
+  g_assert_cmpint (fcntl (holding->device->fd, F_GETFD), >=, 0); /* a copy was used */
+  record = hf_migrate_save ("vm", holdings, TRUE, &plain, &error);
+  g_assert_no_error (error);
+  g_assert_cmpuint (record->n_units, ==, 0);
+  holding->tracked = TRUE;
+  holding->state.key = K;
+  assert_no_save (holdings, "SG_IO");
+  hf_migrate_set_opener (open_model);
 }
 
 /* ---- Load: what is refused ---- */
@@ -1333,6 +1361,7 @@ main (int argc, char **argv)
   g_test_add_func ("/migrate/save-dead", test_save_dead);
   g_test_add_func ("/migrate/save-adopt", test_save_adopt);
   g_test_add_func ("/migrate/save-flags", test_save_flags);
+  g_test_add_func ("/migrate/not-scsi", test_not_scsi);
   g_test_add_func ("/migrate/not-found", test_not_found);
   g_test_add_func ("/migrate/refuse", test_refuse);
   g_test_add_func ("/migrate/occupied-and-ambiguous", test_occupied_and_ambiguous);
