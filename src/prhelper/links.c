@@ -301,27 +301,19 @@ on_lost (HfQmp *qmp, const char *why, gpointer user_data)
   link->pid = 0;
 }
 
-static const struct {
-  const char *event, *status; /* NULL: any */
-  HfSign sign;
-} signs[] = {
-  { "RESUME", NULL, HF_SIGN_RUNS },
-  { "MIGRATION", "failed", HF_SIGN_FAILED },
-  { "MIGRATION", "cancelled", HF_SIGN_FAILED },
-};
-
+/* RESUME may be old: the VM may have stopped for the last part of a migration since. Its status is what counts. */
 static void
 on_event (HfQmp *qmp, const char *name, JsonObject *data, gpointer user_data)
 {
   Link *link = user_data;
   const char *status = get_string (data, "status");
 
-  for (guint i = 0; link->vm && i < G_N_ELEMENTS (signs); i++)
-    if (strcmp (name, signs[i].event) == 0 && (!signs[i].status || g_strcmp0 (status, signs[i].status) == 0)) {
-      /* It may end the VM, and with it this link. */
-      hf_vm_sign (link->vm, signs[i].sign);
-      return;
-    }
+  if (!link->vm)
+    return;
+  if (strcmp (name, "RESUME") == 0)
+    hf_qmp_execute (qmp, "query-status", NULL, QMP_TIMEOUT_MS, on_status, link);
+  else if (strcmp (name, "MIGRATION") == 0 && (g_strcmp0 (status, "failed") == 0 || g_strcmp0 (status, "cancelled") == 0))
+    hf_vm_sign (link->vm, HF_SIGN_FAILED); /* which may end the VM, and with it this link */
 }
 
 static const HfQmpHandlers monitor_handlers = { on_connected, on_event, on_lost };
