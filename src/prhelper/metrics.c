@@ -3,10 +3,11 @@
  * Owns: the metrics file, its thread, and the counters of VMs that are gone. Thread: main; write_file runs on the file's own.
  *
  * Theory of operation: the text is made on the main thread from vms.h and handed over whole; while one is being written the next
- * waits as a mark that something changed. A name is what somebody gave a VM, and two VMs may have one: a file with the same
- * series twice would be refused as a whole by its reader, so series are collected in a table by their labels, where gauges keep
- * the largest value and counters add up. What counts for the whole helper must not shrink when a VM goes: its last counters are
- * kept.
+ * waits as a mark that something changed. The thread wakes up a source that the main thread made, and nothing of GLib's is
+ * allocated on one thread and freed on the other. A name is what somebody gave a VM, and two VMs may have one: a file with the
+ * same series twice would be refused as a whole by its reader, so series are collected in a table by their labels, where gauges
+ * keep the largest value and counters add up. What counts for the whole helper must not shrink when a VM goes: its last counters
+ * are kept.
  */
 #include "config.h"
 
@@ -34,12 +35,20 @@ typedef struct {
   Totals totals;
 } Seen;
 
-/* One text on its way into the file. */
+/* One text on its way into the file: of the main thread and of the one that writes, freed by who lets go of it last. */
 typedef struct {
-  HfMetrics *metrics; /* of the main thread; NULL: nobody waits for its end */
+  int references; /* atomic */
+  int done;       /* atomic: reason is set */
+  GSource *source;
   char *path, *text;
   int reason; /* errno; 0: written */
 } Writing;
+
+/* Ready when a file is written. */
+typedef struct {
+  GSource source;
+  HfMetrics *metrics;
+} DoneSource;
 
 struct _HfMetrics {
   char *path;
@@ -47,6 +56,7 @@ struct _HfMetrics {
   GHashTable *seen; /* Seen, a set by peer */
   Totals gone;
   Writing *writing; /* NULL: none */
+  GSource *done_source;
   gboolean dirty;
   int last_reason; /* so that a failure is said once */
   guint period_source, pause_source;
@@ -331,13 +341,26 @@ hf_metrics_to_string (HfMetrics *metrics)
 /* ---- the file ---- */
 
 static void
-writing_free (gpointer data)
+writing_unref (Writing *writing)
 {
-  Writing *writing = data;
-
+  if (!g_atomic_int_dec_and_test (&writing->references))
+    return;
+  g_source_unref (writing->source);
   g_free (writing->path);
   g_free (writing->text);
   g_free (writing);
+}
+
+static Writing *
+writing_new (HfMetrics *metrics)
+{
+  Writing *writing = g_new0 (Writing, 1);
+
+  writing->references = 2;
+  writing->source = g_source_ref (metrics->done_source);
+  writing->path = g_strdup (metrics->path);
+  writing->text = hf_metrics_to_string (metrics);
+  return writing;
 }
 
 static gboolean
@@ -394,21 +417,25 @@ on_pause_end (gpointer user_data)
 }
 
 static gboolean
-on_written (gpointer user_data)
+on_done (GSource *source, GSourceFunc callback, gpointer user_data)
 {
-  Writing *writing = user_data;
-  HfMetrics *metrics = writing->metrics;
+  HfMetrics *metrics = ((DoneSource *)source)->metrics;
+  Writing *writing = metrics->writing;
 
-  if (!metrics)
-    return G_SOURCE_REMOVE;
+  g_source_set_ready_time (source, -1);
+  if (!writing || !g_atomic_int_get (&writing->done))
+    return G_SOURCE_CONTINUE;
   metrics->writing = NULL;
   if (writing->reason && writing->reason != metrics->last_reason)
     hf_log (HF_LOG_WARNING, "%s: metrics cannot be written: %s", writing->path, g_strerror (writing->reason));
   metrics->last_reason = writing->reason;
+  writing_unref (writing);
   if (metrics->dirty && !metrics->pause_source)
     update (metrics);
-  return G_SOURCE_REMOVE;
+  return G_SOURCE_CONTINUE;
 }
+
+static GSourceFuncs done_functions = { .dispatch = on_done };
 
 static gpointer
 run_writing (gpointer data)
@@ -416,7 +443,9 @@ run_writing (gpointer data)
   Writing *writing = data;
 
   writing->reason = replace_file (writing->path, writing->text);
-  g_idle_add_full (G_PRIORITY_DEFAULT, on_written, writing, writing_free);
+  g_atomic_int_set (&writing->done, 1);
+  g_source_set_ready_time (writing->source, 0);
+  writing_unref (writing);
   return NULL;
 }
 
@@ -430,10 +459,7 @@ update (HfMetrics *metrics)
   metrics->dirty = metrics->writing || metrics->pause_source;
   if (metrics->dirty)
     return;
-  metrics->writing = g_new0 (Writing, 1);
-  metrics->writing->metrics = metrics;
-  metrics->writing->path = g_strdup (metrics->path);
-  metrics->writing->text = hf_metrics_to_string (metrics);
+  metrics->writing = writing_new (metrics);
   metrics->pause_source = g_timeout_add (PAUSE_MS, on_pause_end, metrics);
   thread = g_thread_try_new ("metrics", run_writing, metrics->writing, &error);
   if (thread) {
@@ -441,7 +467,8 @@ update (HfMetrics *metrics)
     return;
   }
   hf_log (HF_LOG_WARNING, "%s: metrics cannot be written: %s", metrics->path, error->message);
-  g_clear_pointer (&metrics->writing, writing_free);
+  writing_unref (metrics->writing);
+  g_clear_pointer (&metrics->writing, writing_unref);
 }
 
 static gboolean
@@ -471,6 +498,9 @@ hf_metrics_new (const char *path, HfVms *vms)
   metrics->path = g_strdup (path);
   metrics->vms = vms;
   metrics->seen = g_hash_table_new_full (seen_hash, seen_equal, g_free, NULL);
+  metrics->done_source = g_source_new (&done_functions, sizeof (DoneSource));
+  ((DoneSource *)metrics->done_source)->metrics = metrics;
+  g_source_attach (metrics->done_source, NULL);
   metrics->period_source = g_timeout_add_seconds (PERIOD_S, on_period, metrics);
   update (metrics);
   return metrics;
@@ -483,8 +513,9 @@ hf_metrics_free (HfMetrics *metrics)
     return;
   g_clear_handle_id (&metrics->period_source, g_source_remove);
   g_clear_handle_id (&metrics->pause_source, g_source_remove);
-  if (metrics->writing)
-    metrics->writing->metrics = NULL;
+  g_source_destroy (metrics->done_source);
+  g_source_unref (metrics->done_source);
+  g_clear_pointer (&metrics->writing, writing_unref);
   g_hash_table_unref (metrics->seen);
   g_free (metrics->path);
   g_free (metrics);
