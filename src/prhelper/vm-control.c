@@ -438,5 +438,6 @@ hf_vm_control_event (HfVm *vm, const HfVmEvent *event, gpointer user_data)
   set_string (data, "operation", event->operation);
   set_string (data, "result", event->result);
   json_object_set_boolean_member (data, "warning", event->warning);
+  json_object_set_boolean_member (data, "guest", event->guest);
   hf_control_publish (user_data, "state", node_of (data));
 }

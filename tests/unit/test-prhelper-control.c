@@ -975,7 +975,7 @@ test_event (void)
   hf_vm_control_event (vm, &event, NULL);
   hf_vm_control_event (vm, &event, stage.control);
   assert_line (&client, "{\"event\":\"state\",\"data\":{\"vm\":\"we\\\"b\",\"pid\":42,\"lu\":null,\"operation\":\"commit\","
-                        "\"result\":\"GOOD \xef\xbf\xbd\",\"warning\":true}}");
+                        "\"result\":\"GOOD \xef\xbf\xbd\",\"warning\":true,\"guest\":false}}");
 }
 
 int
