@@ -10,7 +10,7 @@
 #define HF_HELPER_ENTRY(path)                                                                                                    \
   {                                                                                                                              \
     "helper", 0, 0, G_OPTION_ARG_FILENAME, (path),                                                                               \
-        "Ask holdfast-pr-helper; its control socket is " HF_HELPER_SOCKET_DEFAULT " unless named", "SOCKET"                   \
+        "Ask holdfast-pr-helper; its control socket is " HF_HELPER_SOCKET_DEFAULT " unless named", "SOCKET"                      \
   }
 
 /* argv for hf_run_parse: a --helper without a socket gets the default. Free with g_strfreev. */
