@@ -93,6 +93,9 @@ tree_clang () {
 tree_plain () {
   make_tree plain CC=gcc --enable-werror --prefix="$(tree_dir plain)/_inst"
 }
+tree_tsan () {
+  make_tree tsan CC=gcc --enable-werror --enable-sanitizers=thread
+}
 tree_fuzz () {
   make_tree fuzz CC=clang --enable-werror --enable-sanitizers --enable-fuzzers
 }

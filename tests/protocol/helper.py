@@ -58,7 +58,8 @@ def missing():
 
 def environment(broker_path, leaks=False):
     """leaks: look for them at the end, which a filter of system calls forbids."""
-    env = {**os.environ, "LD_PRELOAD": standin(), "HOLDFAST_STANDIN_SOCKET": broker_path}
+    more = os.environ.get("HOLDFAST_TEST_PRELOAD")
+    env = {**os.environ, "LD_PRELOAD": standin() + (":" + more if more else ""), "HOLDFAST_STANDIN_SOCKET": broker_path}
     # The module stands before the sanitizer's own library; it calls on to it.
     env["ASAN_OPTIONS"] = f"verify_asan_link_order=0:quarantine_size_mb=4:detect_leaks={leaks:d}"
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET"):

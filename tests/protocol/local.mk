@@ -9,6 +9,16 @@ tests_fake_sgio_standin_la_CFLAGS = -std=gnu11 -fvisibility=hidden $(WARN_CFLAGS
 tests_fake_sgio_standin_la_LDFLAGS = -module -avoid-version -shared -rpath $(abs_builddir)
 tests_fake_sgio_standin_la_LIBADD =
 
+# The same for what tells the thread sanitizer of GLib, and a program that shows that both work.
+check_LTLIBRARIES += tests/fake/tsan-glib.la
+tests_fake_tsan_glib_la_SOURCES = tests/fake/tsan-glib.c
+tests_fake_tsan_glib_la_CFLAGS = -std=gnu11 -fvisibility=hidden $(WARN_CFLAGS) $(GLIB_CFLAGS)
+tests_fake_tsan_glib_la_LDFLAGS = -module -avoid-version -shared -rpath $(abs_builddir)
+tests_fake_tsan_glib_la_LIBADD = $(GLIB_LIBS)
+check_PROGRAMS += tests/fake/racer
+tests_fake_racer_SOURCES = tests/fake/racer.c
+tests_fake_racer_LDADD = $(GLIB_LIBS)
+
 check_PROGRAMS += tests/fake/sgio-broker
 tests_fake_sgio_broker_SOURCES = tests/fake/sgio-broker.c tests/fake/sgio-standin.h
 tests_fake_sgio_broker_LDADD = $(ISCSI_LIBS)
