@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+EXTRA_DIST += doc/howto-kubevirt.md doc/howto-libvirt.md doc/howto-qemu.md
 EXTRA_DIST += doc/control.md
 EXTRA_DIST += doc/architecture.md doc/ci.md doc/example.c doc/security.md doc/testing.md
 

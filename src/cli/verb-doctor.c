@@ -283,9 +283,9 @@ receive_word (int fd, guint32 *ret_word)
 static gint64
 greet_helper (const char *path)
 {
-  const guint8 nothing[4] = { 0 };
   struct sockaddr_un address = { .sun_family = AF_UNIX };
   gint64 features = HF_DOCTOR_NO_ANSWER;
+  const guint8 nothing[4] = { 0 };
   guint32 word;
   int fd;
 
