@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What a helper that serves may still do: user, groups, capabilities and filter of each of its threads, for each way to start it.
+"""What a helper that serves may still do: user, groups, capabilities and filter of each of its threads, for each way to start it; and
+whether it sees the devices of a VM.
 
-The cases have the form of cases.py. Which devices each combination can see is tried by tests/unit/test-prhelper-process, what the
-filter refuses by tests/unit/test-prhelper-sandbox.
+The cases have the form of cases.py. What of a process is seen is tried by tests/unit/test-prhelper-process, what the filter refuses by
+tests/unit/test-prhelper-sandbox.
 """
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
+import sys
 
 from harness.host import end_with_parent
 from harness.tap import check, check_equal
@@ -95,8 +98,7 @@ COMBINATIONS = [
      NOBODY, NOBODY, RAWIO | PTRACE, ""),
     ("-u without -g is told", [], [*QUIET, "-u", "nobody"], NOBODY, 0, RAWIO, "the group stays root"),
     ("QEMU's own user with CAP_SYS_RAWIO", as_user(NOBODY, "sys_rawio"), QUIET, NOBODY, NOBODY, RAWIO, ""),
-    ("QEMU's own user with CAP_SYS_RAWIO and a control socket", as_user(NOBODY, "sys_rawio"), CONTROL,
-     NOBODY, NOBODY, RAWIO, ""),
+    ("QEMU's own user with CAP_SYS_RAWIO and a control socket", as_user(NOBODY, "sys_rawio"), CONTROL, NOBODY, NOBODY, RAWIO, ""),
     ("another user with CAP_SYS_PTRACE", as_user(OTHER, "sys_rawio", "sys_ptrace"), CONTROL, OTHER, OTHER,
      RAWIO | PTRACE, ""),
     ("another user with CAP_SYS_PTRACE that is not needed", as_user(OTHER, "sys_rawio", "sys_ptrace"), QUIET, OTHER, OTHER, RAWIO, ""),
@@ -116,6 +118,69 @@ def combination(side, launcher, words, uid, gid, capabilities, text):
 
 for _name, *_arguments in COMBINATIONS:
     CASES.append(Case(f"privileges: {_name}", lambda side, arguments=_arguments: combination(side, *arguments), only="ours"))
+
+
+# A client that waits for its standard input to end: a VM of another user than root.
+CLIENT = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as client:
+    client.connect(sys.argv[1])
+    client.recv(4)
+    client.send(bytes(4))
+    print("there", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def machine(folder):
+    """Its process id."""
+    process = subprocess.Popen([sys.executable, "-c", CLIENT, f"{folder}/p.sock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                               user=NOBODY, group=NOBODY, extra_groups=[], env=environment(), preexec_fn=end_with_parent)
+    try:
+        check_equal(process.stdout.readline(), "there\n", "what the client says")
+        yield process.pid
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def save(path, pid):
+    """The answer to a Save of that VM."""
+    with socket.socket(socket.AF_UNIX) as control:
+        control.settimeout(LIMIT)
+        control.connect(path)
+        with control.makefile("rw") as file:
+            file.readline()
+            file.write(json.dumps({"id": 1, "method": "save", "params": {"vm": f"pid:{pid}"}}) + "\n")
+            file.flush()
+            return json.loads(file.readline())
+
+
+# name, launcher, words, whether it sees the devices of a VM that runs as nobody
+SIGHTS = [
+    ("as QEMU's own user", as_user(NOBODY, "sys_rawio"), [], True),
+    ("as another user", as_user(OTHER, "sys_rawio"), [], False),
+    ("as another user with CAP_SYS_PTRACE", as_user(OTHER, "sys_rawio", "sys_ptrace"), [], True),
+    ("as another user with --device", as_user(OTHER, "sys_rawio"), ["--device", "/dev/null"], True),
+    ("as root", [], [], True),
+    ("as root with -u and -g", [], ["-u", str(OTHER), "-g", str(OTHER)], True),
+    ("as root without CAP_SYS_PTRACE", ["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-all"], [], False),
+]
+
+
+def sight(side, launcher, words, sees):
+    with scratch() as folder, started(side, folder, [*(word.format(folder=folder) for word in CONTROL), "--socket-mode", "0666", *words],
+                                      launcher) as (_, told), machine(folder) as pid:
+        answer = save(f"{folder}/c.sock", pid)
+        if sees:
+            check("record" in answer.get("result", {}), f"it saves\n{told()}", answer)
+        else:
+            check("CAP_SYS_PTRACE is missing" in answer.get("error", {}).get("message", ""), "it says what is missing", answer)
+
+
+for _name, *_arguments in SIGHTS:
+    CASES.append(Case(f"privileges: the devices of a VM, {_name}", lambda side, arguments=_arguments: sight(side, *arguments), only="ours"))
 
 
 def threads(side):
