@@ -1001,6 +1001,64 @@ test_number_of_nexuses (void)
   step_clear (&step, &lio_5_two_paths);
 }
 
+/* Of more paths than the VM had, its own: on the same host nothing moves, and a source takes back what it had where it had it. */
+static void
+test_own_nexus_first (void)
+{
+  GPtrArray *devices = new_holdings ();
+  Step step;
+
+  step_init (&step, &lio_5);
+  add_device (devices, 0, S2);
+  add_device (devices, 0, S1);
+  step_load (&step, devices, &plain);
+  g_assert_true (hf_load_run (step.load, &step.report, &step.error));
+  g_assert_cmpint (step.report->lus[0].verdict, ==, HF_VERDICT_UNCHANGED);
+  g_assert_false (has_key (0, S2));
+
+  step_load (&step, make_devices (&lio_5, D1), &plain);
+  g_assert_true (hf_load_run (step.load, NULL, &step.error));
+  g_assert_true (hf_load_commit (step.load, NULL, &step.error));
+  g_clear_pointer (&step.source, g_ptr_array_unref);
+  step.source = new_holdings ();
+  add_device (step.source, 0, S2);
+  add_device (step.source, 0, S1);
+  g_assert_true (hf_migrate_reclaim (step.record, step.source, &plain, NULL, &step.error));
+  assert_has (&lio_5, 0, S1);
+  g_assert_false (has_key (0, S2));
+  g_assert_true (((HfHolding *)step.source->pdata[1])->tracked);
+  g_assert_false (((HfHolding *)step.source->pdata[0])->tracked);
+  step_clear (&step, &lio_5);
+}
+
+/* The VM runs on the source after all: what one LU refuses, or an LU that is gone, keeps no other from being taken back. */
+static void
+test_reclaim_each (void)
+{
+  Setting setting = { .quirks = HF_MODEL_LIO, .identified = TRUE, .n_lus = 3, .n_paths = 1, .type = { 1, 3, 1 } };
+  g_autofree char *occupied = NULL, *gone = NULL;
+  HfReport *report = NULL;
+  Step step;
+
+  step_init (&step, &setting);
+  occupied = hf_lu_identity_to_string (&step.record->units[1].identity);
+  gone = hf_lu_identity_to_string (&step.record->units[2].identity);
+  step_load (&step, make_devices (&setting, D1), &plain);
+  g_assert_true (hf_load_run (step.load, NULL, &step.error));
+  hf_model_pr_out (&worlds[1].model, S1, IGNORE, 0, 0x77, 0);
+  g_ptr_array_remove_index (step.source, 2);
+  g_assert_false (hf_migrate_reclaim (step.record, step.source, &plain, &report, &step.error));
+  g_assert_nonnull (strstr (step.error->message, occupied));
+  g_assert_nonnull (strstr (step.error->message, gone));
+  assert_has (&setting, 0, S1);
+  g_assert_cmpint (find_report (report, 1)->verdict, ==, HF_VERDICT_OCCUPIED);
+  g_assert_cmpint (find_report (report, 2)->verdict, ==, HF_VERDICT_ERROR);
+  g_assert_cmphex (((HfHolding *)step.source->pdata[0])->state.key, ==, K);
+  g_assert_true (((HfHolding *)step.source->pdata[1])->state.uncertain);
+  hf_report_free (report);
+  step_clear (&step, &setting);
+}
+
 /* Devices that do not answer are waited for side by side. */
 static void
 test_dead_devices (void)
@@ -1367,6 +1425,8 @@ main (int argc, char **argv)
   g_test_add_func ("/migrate/occupied-and-ambiguous", test_occupied_and_ambiguous);
   g_test_add_func ("/migrate/committed", test_committed);
   g_test_add_func ("/migrate/number-of-nexuses", test_number_of_nexuses);
+  g_test_add_func ("/migrate/own-nexus-first", test_own_nexus_first);
+  g_test_add_func ("/migrate/reclaim-each", test_reclaim_each);
   g_test_add_func ("/migrate/dead-devices", test_dead_devices);
   g_test_add_func ("/migrate/commit-again", test_commit_again);
   g_test_add_func ("/migrate/commit-follows-changes", test_commit_follows_changes);
