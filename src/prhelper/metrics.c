@@ -70,7 +70,8 @@ typedef enum {
   STALE,
   PATHS,
   PATHS_REGISTERED,
-  CONNECTIONS,
+  N_LU_FAMILIES,
+  CONNECTIONS = N_LU_FAMILIES,
   GAP,
   VMS,
   COMMANDS,
@@ -102,9 +103,17 @@ static const struct {
 };
 G_STATIC_ASSERT (G_N_ELEMENTS (families) == N_FAMILIES);
 
-/* Labels as they are written -> value, for each family. */
+/* Several nodes of one LU are one series. */
 typedef struct {
-  GHashTable *series[N_FAMILIES];
+  guint paths, registered;
+  guint8 type;
+  gboolean stale;
+} LuSum;
+
+/* Labels as they are written -> value, for each family; those of LUs, which are many, share their labels. */
+typedef struct {
+  GHashTable *series[N_FAMILIES]; /* of double; NULL: a family of LUs */
+  GHashTable *lus;                /* of LuSum */
 } Table;
 
 /* The text format: in a label's value backslash, quote and newline are escaped, all else stands for itself, in UTF-8. */
@@ -156,10 +165,23 @@ put (Table *table, Family family, char *labels, double value)
   g_hash_table_insert (table->series[family], labels, g_memdup2 (&value, sizeof value));
 }
 
-static void
-print_family (const Table *table, Family family, GString *text)
+static double
+value_of_lu (Family family, const LuSum *sum)
 {
-  g_autoptr (GList) labels = g_list_sort (g_hash_table_get_keys (table->series[family]), (GCompareFunc)strcmp);
+  const double values[] = { [REGISTERED] = sum->registered > 0,
+                            [RESERVATION_TYPE] = sum->type,
+                            [STALE] = sum->stale,
+                            [PATHS] = sum->paths,
+                            [PATHS_REGISTERED] = sum->registered };
+
+  G_STATIC_ASSERT (G_N_ELEMENTS (values) == N_LU_FAMILIES);
+  return values[family];
+}
+
+/* labels: sorted, of table. */
+static void
+print_family (const Table *table, Family family, GList *labels, GString *text)
+{
   const char *name = families[family].name;
 
   if (!labels)
@@ -167,12 +189,34 @@ print_family (const Table *table, Family family, GString *text)
   g_string_append_printf (text, "# HELP %s %s\n# TYPE %s %s\n", name, families[family].help, name,
                           families[family].counter ? "counter" : "gauge");
   for (GList *l = labels; l; l = l->next) {
-    const double *value = g_hash_table_lookup (table->series[family], l->data);
-    char number[G_ASCII_DTOSTR_BUF_SIZE];
     const char *set = l->data;
+    double value = family < N_LU_FAMILIES ? value_of_lu (family, g_hash_table_lookup (table->lus, set))
+                                          : *(double *)g_hash_table_lookup (table->series[family], set);
+    char number[G_ASCII_DTOSTR_BUF_SIZE];
 
-    g_ascii_dtostr (number, sizeof number, *value);
-    g_string_append_printf (text, "%s%s%s%s %s\n", name, *set ? "{" : "", set, *set ? "}" : "", number);
+    g_string_append (text, name);
+    if (*set) {
+      g_string_append_c (text, '{');
+      g_string_append (text, set);
+      g_string_append_c (text, '}');
+    }
+    g_string_append_c (text, ' ');
+    g_string_append (text, g_ascii_dtostr (number, sizeof number, value));
+    g_string_append_c (text, '\n');
+  }
+}
+
+static void
+print_table (const Table *table, GString *text)
+{
+  g_autoptr (GList) lus = g_list_sort (g_hash_table_get_keys (table->lus), (GCompareFunc)strcmp);
+
+  for (guint i = 0; i < N_LU_FAMILIES; i++)
+    print_family (table, i, lus, text);
+  for (guint i = N_LU_FAMILIES; i < N_FAMILIES; i++) {
+    g_autoptr (GList) labels = g_list_sort (g_hash_table_get_keys (table->series[i]), (GCompareFunc)strcmp);
+
+    print_family (table, i, labels, text);
   }
 }
 
@@ -253,12 +297,22 @@ settle (HfMetrics *metrics, GPtrArray *vms)
   return sum;
 }
 
-/* Several nodes of one LU are one series. */
-typedef struct {
-  guint paths, registered;
-  guint8 type;
-  gboolean stale;
-} LuSum;
+/* labels is taken over. */
+static void
+put_lu (Table *table, char *labels, const LuSum *sum)
+{
+  LuSum *old = g_hash_table_lookup (table->lus, labels);
+
+  if (!old) {
+    g_hash_table_insert (table->lus, labels, g_memdup2 (sum, sizeof *sum));
+    return;
+  }
+  *old = (LuSum){ .paths = MAX (old->paths, sum->paths),
+                  .registered = MAX (old->registered, sum->registered),
+                  .type = MAX (old->type, sum->type),
+                  .stale = old->stale || sum->stale };
+  g_free (labels);
+}
 
 static void
 put_lus (Table *table, const char *vm, const HfVmImage *image)
@@ -283,15 +337,8 @@ put_lus (Table *table, const char *vm, const HfVmImage *image)
     sum->stale |= held->state.uncertain;
   }
   g_hash_table_iter_init (&iter, lus);
-  while (g_hash_table_iter_next (&iter, &name, &value)) {
-    const LuSum *sum = value;
-
-    put (table, REGISTERED, labels_new ("wwid", name, "vm", vm, NULL), sum->registered > 0);
-    put (table, RESERVATION_TYPE, labels_new ("wwid", name, "vm", vm, NULL), sum->type);
-    put (table, STALE, labels_new ("wwid", name, "vm", vm, NULL), sum->stale);
-    put (table, PATHS, labels_new ("wwid", name, "vm", vm, NULL), sum->paths);
-    put (table, PATHS_REGISTERED, labels_new ("wwid", name, "vm", vm, NULL), sum->registered);
-  }
+  while (g_hash_table_iter_next (&iter, &name, &value))
+    put_lu (table, labels_new ("wwid", name, "vm", vm, NULL), value);
 }
 
 static void
@@ -319,9 +366,9 @@ hf_metrics_to_string (HfMetrics *metrics)
   g_autoptr (GPtrArray) vms = hf_vms_list (metrics->vms);
   Totals sum = settle (metrics, vms);
   GString *text = g_string_new (NULL);
-  Table table;
+  Table table = { .lus = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free) };
 
-  for (guint i = 0; i < N_FAMILIES; i++)
+  for (guint i = N_LU_FAMILIES; i < N_FAMILIES; i++)
     table.series[i] = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
   for (guint i = 0; i < vms->len; i++)
     put_vm (&table, vms->pdata[i]);
@@ -331,10 +378,10 @@ hf_metrics_to_string (HfMetrics *metrics)
   put (&table, MIGRATIONS, labels_new ("result", "ok", NULL), (double)sum.loads);
   put (&table, MIGRATIONS, labels_new ("result", "refused", NULL), (double)sum.refused);
   put (&table, MIGRATIONS, labels_new ("result", "rolled_back", NULL), (double)sum.rolled_back);
-  for (guint i = 0; i < N_FAMILIES; i++) {
-    print_family (&table, i, text);
+  print_table (&table, text);
+  g_hash_table_unref (table.lus);
+  for (guint i = N_LU_FAMILIES; i < N_FAMILIES; i++)
     g_hash_table_unref (table.series[i]);
-  }
   return g_string_free (text, FALSE);
 }
 
