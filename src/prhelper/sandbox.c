@@ -31,6 +31,12 @@
 
 #define WHOLE_WORD G_MAXUINT32
 #define WHOLE_POINTER G_MAXUINT64
+/* clone(2): on s390 the stack comes first. */
+#if defined __s390__
+#define CLONE_FLAGS 1
+#else
+#define CLONE_FLAGS 0
+#endif
 
 /* Holds if (argument & mask) == value; mask 0: always. Names that an architecture does not have are left out by libseccomp. */
 typedef struct {
@@ -101,7 +107,7 @@ static const Rule base[] = {
   { SCMP_SYS (clock_nanosleep) },
   { SCMP_SYS (exit) },
   { SCMP_SYS (exit_group) },
-  { SCMP_SYS (clone), 0, CLONE_THREAD, CLONE_THREAD }, /* not processes */
+  { SCMP_SYS (clone), CLONE_FLAGS, CLONE_THREAD, CLONE_THREAD }, /* not processes */
   { SCMP_SYS (prctl), 0, WHOLE_WORD, PR_SET_NAME },
   { SCMP_SYS (prlimit64), 2, WHOLE_POINTER, 0 }, /* asks, does not set */
   { SCMP_SYS (getrlimit) },
