@@ -40,7 +40,7 @@ struct _HfCommand {
   gboolean block;
   guint major, minor;
   char device[64];
-  gboolean is_out, decoded;
+  gboolean is_out, decoded, noted;
   HfPrOut out;
   HfJob *job;
   HfSgioAnswer answer;
@@ -240,13 +240,14 @@ on_device_done (HfJob *job, gpointer user_data)
   command->data = NULL;
   changed = learn (command, status_to_learn (command));
   tell_answer (command);
-  if (!changed) {
+  if (!changed && !command->noted) {
     finish (command);
     return;
   }
   command->stage = STAGE_LEARNING;
   command->job = NULL;
-  hf_vm_store (command->vm, TRUE, on_learnt, command);
+  /* A key that was noted and did not come to be is forgotten again, which may be lost without harm. */
+  hf_vm_store (command->vm, changed, on_learnt, command);
 }
 
 /* ---- the device ---- */
@@ -310,6 +311,7 @@ note (HfCommand *command)
     return;
   }
   command->stage = STAGE_NOTING;
+  command->noted = TRUE;
   node->candidate_key = command->out.new_key;
   node->tracked = TRUE;
   hf_vm_store (command->vm, FALSE, on_noted, command);
@@ -360,7 +362,7 @@ refuse_rival (HfCommand *command, const HfVmNode *node)
   HfVm *vm = command->vm, *rival = hf_vm_find_rival (vm, node);
   g_autofree char *text = NULL;
 
-  if (!rival || vm->vms->rules.share_nexus || node->moved_key)
+  if (!rival || vm->vms->rules.share_nexus || node->state.key || node->moved_key)
     return FALSE;
   text = g_strdup_printf ("RESERVATION CONFLICT: %s is registered on this LU through the same I_T nexus", rival->label);
   tell_out (command, text, TRUE);
@@ -387,7 +389,9 @@ on_identified (HfJob *job, gpointer user_data)
   if (node) {
     HfHolding *holding = holdings->pdata[0];
 
-    hf_vm_node_set_identity (node, &holding->identity);
+    if (!hf_vm_node_set_identity (node, &holding->identity))
+      hf_vm_tell (command->vm, "identify", node->lu, "this node was another LU until now: what was held there is forgotten",
+                  TRUE);
     g_clear_pointer (&node->device, hf_device_free);
     if (!it->can_ask)
       node->device = g_steal_pointer (&holding->device);

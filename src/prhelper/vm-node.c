@@ -49,13 +49,21 @@ hf_vm_node_free (HfVmNode *node)
   g_free (node);
 }
 
-void
+gboolean
 hf_vm_node_set_identity (HfVmNode *node, const HfLuIdentity *identity)
 {
+  gboolean same = !node->identified || hf_lu_identity_equal (&node->identity, identity);
+
+  if (!same) {
+    memset (&node->state, 0, sizeof node->state);
+    node->candidate_key = node->moved_key = 0;
+    node->n_unit_attentions = 0;
+  }
   node->identified = TRUE;
   node->identity = *identity;
   g_free (node->lu);
   node->lu = hf_lu_identity_to_string (identity);
+  return same;
 }
 
 static gboolean
@@ -98,7 +106,8 @@ hf_vm_find_rival (HfVm *vm, const HfVmNode *node)
   while (g_hash_table_iter_next (&iter, NULL, &value)) {
     HfVm *other = value;
 
-    if (other != vm && other->alive && holds (other, &node->identity))
+    /* One that was saved is on its way, perhaps to the VM that asks. */
+    if (other != vm && other->alive && other->phase != HF_VM_SAVED && holds (other, &node->identity))
       return other;
   }
   return NULL;

@@ -11,6 +11,8 @@
  *   loading    | -                       | abort, then idle     | abort, then forgotten
  *   prepared   | commit, then idle       | abort, then idle     | abort, then forgotten
  *
+ * Prepared is every Load that was answered, also where nothing is left to take over: then commit and abort find that.
+ *
  * That a VM runs here is told by the monitor (RESUME), by a command that only a guest sends, by another Save of it, and by the
  * time that its threads spend running a virtual CPU: that clock stands still from the Save on the source and from the Load on the
  * destination until guest code runs there, and only the side on which it runs can move it. Time that passes tells nothing.
@@ -69,13 +71,20 @@ start (HfVm *vm, HfOperationKind kind)
   return TRUE;
 }
 
+void
+hf_vm_close_window (HfVm *vm)
+{
+  vm->window = FALSE;
+  hf_vm_set_moved (vm, NULL);
+}
+
 gboolean
 hf_vm_runs (HfVm *vm, gboolean certain)
 {
   const Consequence *consequence = &consequences[vm->phase];
 
   if (certain)
-    vm->window = FALSE;
+    hf_vm_close_window (vm);
   return consequence->has_runs && start (vm, consequence->runs);
 }
 
@@ -220,7 +229,7 @@ look (HfVm *vm)
     vm->guest_time = guest_time;
     hf_vm_runs (vm, TRUE);
   }
-  if (vm->phase == HF_VM_PREPARED && warn && now - vm->warned_at >= warn) {
+  if (vm->phase == HF_VM_PREPARED && warn && (!vm->load || hf_load_is_pending (vm->load)) && now - vm->warned_at >= warn) {
     vm->warned_at = now;
     hf_vm_tell (vm, "commit", NULL, "still waits for a proof that the VM runs here", TRUE);
   }

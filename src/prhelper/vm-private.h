@@ -94,7 +94,8 @@ HfVmNode *hf_vm_find_node (HfVm *vm, gboolean block, guint major, guint minor);
 /* Made if it is missing. NULL: too many. */
 HfVmNode *hf_vm_get_node (HfVm *vm, gboolean block, guint major, guint minor);
 void hf_vm_node_free (HfVmNode *node);
-void hf_vm_node_set_identity (HfVmNode *node, const HfLuIdentity *identity);
+/* FALSE: the node was another LU until now, and what was held there is forgotten. */
+gboolean hf_vm_node_set_identity (HfVmNode *node, const HfLuIdentity *identity);
 /* A node that holds nothing is forgotten. */
 void hf_vm_drop_empty_nodes (HfVm *vm);
 /* Another living VM that is registered on the LU of node; NULL: none. */
@@ -105,7 +106,7 @@ GArray *hf_vm_list_rivals (HfVm *vm);
 GPtrArray *hf_vm_get_holdings (HfVm *vm);
 /* What a job found out, into the nodes. owed: unit attentions go to the guest. */
 void hf_vm_take_holdings (HfVm *vm, GPtrArray *holdings, gboolean owed);
-/* All that the record of a Save or Load names: their commands may be QEMU's own. */
+/* All that the record of a Save or Load names: their commands may be QEMU's own. NULL: none is. */
 void hf_vm_set_moved (HfVm *vm, const HfRecord *record);
 
 /* ---- command.c ---- */
@@ -137,6 +138,8 @@ void hf_vm_set_phase (HfVm *vm, HfVmPhase phase, GBytes *record);
 /* The VM runs here, or will in a moment, as a sign or a command of its QEMU tells. certain: no command of QEMU's own comes any
    more. TRUE: an operation was started that comes first. */
 gboolean hf_vm_runs (HfVm *vm, gboolean certain);
+/* No command of QEMU's own comes any more. */
+void hf_vm_close_window (HfVm *vm);
 void hf_vm_ended (HfVm *vm);
 /* After a restart of the helper: what the journal says goes on. */
 void hf_vm_restored (HfVm *vm);

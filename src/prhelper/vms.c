@@ -407,7 +407,7 @@ hf_vm_get_image (HfVm *vm)
   for (guint i = 0; i < vm->nodes->len; i++) {
     const HfVmNode *node = vm->nodes->pdata[i];
 
-    if (node->tracked)
+    if (node->tracked && (node->state.key || node->state.uncertain || node->candidate_key))
       g_array_append_vals (image->held, (HfHeld[]){ get_held (node) }, 1);
   }
   return image;

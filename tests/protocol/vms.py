@@ -316,6 +316,16 @@ def killed_in_register(side):
     check_equal(sorted(set(outcomes.values())), [False, True], f"killed before and after the command: {outcomes}")
 
 
+@case("journal: a REGISTER that conflicted leaves nothing behind that outlives a restart")
+def conflict_forgotten(side):
+    with hosts(side, "a") as (a,):
+        vm, other = a.vm(), a.vm()
+        check_equal(vm.out(REGISTER, OTHER, K), CONFLICT, "REGISTER with a wrong key")
+        a.again()
+        check_equal(a.listed(vm), ("idle", []), "what it is listed with")
+        check_equal(other.out(IGNORE, 0, OTHER, connection=1), GOOD, "REGISTER AND IGNORE of another VM")
+
+
 # ---- Save and Load ----
 
 def check_move(side, type):
@@ -327,7 +337,7 @@ def check_move(side, type):
         check_equal(b.verdicts("load", destination, record=record), ["moved"], "Load")
         late = type not in (1, 3)
         check_equal(seen(side), ([K, K] if late else [K], reservation_of(type)), "after Load")
-        check_equal(b.listed(destination)[0], "prepared" if late else "idle", "the destination's phase")
+        check_equal(b.listed(destination)[0], "prepared", "the destination's phase")
         check_equal(destination.out(REGISTER, K, K), GOOD, "the destination's first command")
         source.end()
         a.wait_for(source, None, "the source's leftovers go")
