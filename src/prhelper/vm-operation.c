@@ -301,15 +301,14 @@ after_load (HfOperation *operation)
   hf_vm_take_holdings (vm, hf_load_get_holdings (operation->load), FALSE);
   vm->incomplete = FALSE;
   hf_vm_set_moved (vm, hf_load_get_record (operation->load));
-  if (hf_load_is_pending (operation->load)) {
+  if (is_empty (hf_load_get_record (operation->load))) {
+    hf_vm_set_phase (vm, HF_VM_IDLE, NULL);
+  } else {
     hf_vm_set_phase (vm, HF_VM_PREPARED, operation->bytes);
     vm->load = g_steal_pointer (&operation->load);
-  } else {
-    hf_vm_set_phase (vm, HF_VM_IDLE, NULL);
   }
   vm->guest_time = vm->alive ? hf_process_get_guest_time (&vm->peer) : -1;
-  vm->window = vm->alive;
-  hf_vms_start_ticking (vm->vms);
+  vm->window = vm->alive && vm->phase != HF_VM_IDLE;
 }
 
 static void
@@ -317,8 +316,10 @@ after_commit (HfOperation *operation)
 {
   HfVm *vm = operation->vm;
 
-  if (operation->error)
+  if (operation->error) {
+    vm->load = g_steal_pointer (&operation->load); /* for another try */
     return;
+  }
   hf_vm_take_holdings (vm, hf_load_get_holdings (operation->load), TRUE);
   hf_vm_set_phase (vm, HF_VM_IDLE, NULL);
 }
@@ -331,14 +332,9 @@ after_abort (HfOperation *operation)
   if (operation->error)
     return;
   vm->counters.rolled_back++;
-  for (guint i = 0; i < vm->nodes->len; i++) {
-    HfVmNode *node = vm->nodes->pdata[i];
-
-    memset (&node->state, 0, sizeof node->state);
-    node->candidate_key = node->moved_key = 0;
-  }
+  hf_vm_take_holdings (vm, hf_load_get_holdings (operation->load), FALSE);
   hf_vm_set_phase (vm, HF_VM_IDLE, NULL);
-  vm->window = FALSE;
+  hf_vm_close_window (vm);
 }
 
 static void
@@ -353,7 +349,7 @@ after_release (HfOperation *operation)
   }
   hf_vm_take_holdings (vm, operation->holdings, FALSE);
   hf_vm_set_phase (vm, HF_VM_IDLE, NULL);
-  vm->window = FALSE;
+  hf_vm_close_window (vm);
 }
 
 static void
@@ -479,7 +475,8 @@ job_run (gpointer data)
   HfOperation *operation = data;
 
   ensure_error (operation, kinds[operation->kind].run (operation));
-  g_main_context_invoke_full (NULL, G_PRIORITY_DEFAULT, on_job_done, operation, NULL);
+  /* Not invoke, which would call it here while nobody runs the loop (prhelper/loop.h). */
+  g_idle_add_full (G_PRIORITY_DEFAULT, on_job_done, operation, NULL);
   return NULL;
 }
 
