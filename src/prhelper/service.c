@@ -89,6 +89,9 @@ hf_service_free (HfService *service)
 {
   if (!service)
     return;
+  /* What ends now is told to nobody. */
+  hf_vms_set_watchers (hf_server_get_vms (service->server), NULL);
+  hf_vms_set_lifecycle (hf_server_get_vms (service->server), NULL, NULL);
   hf_links_free (service->links);
   hf_control_free (service->control);
   hf_metrics_free (service->metrics);
