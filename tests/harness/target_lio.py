@@ -52,8 +52,8 @@ class LoopTarget(_Lio):
 
     node_is_nexus = True
 
-    def __init__(self, nexuses, n_luns=1, first_disk=0):
-        self.disks = [make_disk(first_disk + n) for n in range(n_luns)]
+    def __init__(self, nexuses, n_luns=1, first_disk=0, megabytes=4):
+        self.disks = [make_disk(first_disk + n, megabytes) for n in range(n_luns)]
         self.nodes = {}
         for number, name in enumerate(nexuses):
             tpg = f"{TARGET}/loopback/naa.{0x5001405000000000 + (first_disk << 8) + number:016x}/tpgt_1"
@@ -73,9 +73,9 @@ class LoopTarget(_Lio):
         while time.monotonic() < end:
             try:
                 name = os.listdir(f"/sys/bus/scsi/devices/{address}/block")[0]
-                if os.path.exists(f"/dev/{name}"):
-                    return name
-            except (FileNotFoundError, IndexError):
+                os.close(os.open(f"/dev/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))  # there is a node before it can be opened
+                return name
+            except (OSError, IndexError):
                 pass
             time.sleep(0.01)  # between two looks at sysfs, which has no event to wait for
         raise RuntimeError(f"the tcm_loop LU {address} has no node")

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The migration does not come to be and the VM goes on where it was. Types 5 to 8: not one write fails. Types 1 and 3 were taken over
+in Load: writes fail inside the gap that the helper measures, and then work again."""
+
+import signal
+
+from harness.tap import check, check_equal
+
+from .processes import wait_until
+from .world import EBADE, Migration
+
+COMMITTED_IN_LOAD = (1, 3)
+
+
+def last_step(type):
+    """Of a Load: what comes after it is the answer."""
+    return "after-verify-take-over" if type in COMMITTED_IN_LOAD else "after-verify-register"
+
+
+def begin(world, type):
+    """A migration whose destination has done everything for Load except to answer."""
+    host = world.other()
+    host.start_helper(fail=f"{last_step(type)}=stop")
+    world.reserve(type)
+    world.start_writing()
+    world.await_writes()
+    migration = Migration(world, host).start()
+    wait_until(host.helper.stopped, lambda: f"the helper to stop at {last_step(type)}; it reached {host.points()}")
+    return migration, host
+
+
+def check_as_before(world, type):
+    """The source holds what it held, nothing is left on the destination; and writes failed only where they may."""
+    world.await_holder(type, world.host.name)
+    if type not in COMMITTED_IN_LOAD:
+        world.await_writes()
+        world.check_writes()
+        return
+    world.await_writes()
+    stat, failures = world.stop_writing()
+    if not failures:
+        return
+    check_equal({failure[1] for failure in failures}, {EBADE}, "errors of the guest's writes")
+    check(stat["last_good"] > stat["last_failed"], "writes do not work again", stat)
+    lost = stat["last_failed_ms"] - failures[0][2]
+    gap = wait_until(lambda: world.host.vm(world.qemu.pid)["counters"]["last_gap_us"], "the gap to be measured") / 1000
+    check(lost <= gap, f"writes failed for {lost} ms, longer than the gap of {gap:.0f} ms that the helper measured", stat)
+
+
+def cancelled(world, type):
+    """migrate_cancel while the destination is in Load."""
+    migration, host = begin(world, type)
+    migration.source.qmp("migrate_cancel")
+    host.helper.signal(signal.SIGCONT)
+    migration.failed("cancelled")
+    check_as_before(world, type)
+
+
+def destination_killed_after_load(world, type):
+    """Load is answered; the destination's QEMU, which was not let see the answer, is killed."""
+    migration, host = begin(world, type)
+    migration.destination.signal(signal.SIGSTOP)
+    host.helper.signal(signal.SIGCONT)
+    host.await_phase(migration.destination.pid, "idle" if type in COMMITTED_IN_LOAD else "prepared")
+    migration.destination.kill()
+    migration.failed()
+    check_as_before(world, type)
+
+
+def run(runner):
+    for type in (1, 3, 5, 6, 7, 8):
+        runner.case(f"destination killed after Load, type {type}", destination_killed_after_load, type)
+        runner.case(f"migrate_cancel during Load, type {type}", cancelled, type)
+
+
+def conflicts_until_the_next_command(world, type):
+    """Without a monitor nothing tells the helper that the VM runs here after all, but the guest's next PERSISTENT RESERVE command."""
+    migration, _ = begin(world, type)
+    migration.destination.kill()
+    migration.failed()
+    world.await_writes(5, what="failed")
+    world.agent.call("in 0 0")
+    check_as_before(world, type)
+
+
+def run_without_monitor(runner):
+    for type in (5, 7):
+        runner.case(f"without --qmp: destination killed after Load, type {type}", destination_killed_after_load, type)
+    for type in COMMITTED_IN_LOAD:
+        runner.case(f"without --qmp: taken back at the guest's next command, type {type}", conflicts_until_the_next_command, type)

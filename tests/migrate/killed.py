@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A helper dies (SIGKILL) at any step and is started again at once: what was begun is finished or taken back, nothing is forgotten."""
+
+import signal
+
+from harness.tap import check, check_equal
+
+from .failed import begin, check_as_before
+from .processes import wait_until
+from .world import Migration
+
+
+def points_of_migration(world, type):
+    """What the destination's helper goes through in Load and commit of this type: ["before-register#1", ...]"""
+    host = world.other()
+    host.start_helper()
+    world.reserve(type)
+    world.migrate(host)
+    world.await_holder(type, host.name)
+    seen, numbered = {}, []
+    for point in host.points():
+        seen[point] = seen.get(point, 0) + 1
+        numbered.append(f"{point}#{seen[point]}")
+    return [point for point in numbered if "command" not in point]
+
+
+def destination_helper_killed_at(world, type, point):
+    """Before Load is answered the migration fails; after it, the take-over is finished by the next helper."""
+    host, source = world.other(), world.host
+    host.start_helper(fail=f"{point}=kill")
+    world.reserve(type)
+    world.start_writing()
+    world.await_writes()
+    migration = Migration(world, host).start()
+    status = migration.ended()
+    wait_until(lambda: host.helper.n_starts == 2, lambda: f"a death at {point}")
+    if status == "completed":
+        migration.completed()
+        world.await_holder(type, host.name)
+        world.await_writes()
+        world.check_writes()
+        world.check_left(source, type)
+    else:
+        migration.failed()
+        check_as_before(world, type)
+
+
+def destination_helper_killed(world, type):
+    points = points_of_migration(world, type)
+    check(len(points) >= 6, "points of a migration", points)
+    for point in points:
+        world.fresh()
+        destination_helper_killed_at(world, type, point)
+
+
+def source_helper_killed_before_save(world, type):
+    """A helper that was started again knows from its journal what the guest holds."""
+    world.reserve(type)
+    world.start_writing()
+    world.await_writes()
+    left = world.host
+    left.helper.kill_once()
+    left.bus.wait_name()
+    world.migrate()
+    world.await_holder(type, world.host.name)
+    world.await_writes()
+    world.check_writes()
+    world.check_left(left, type)
+
+
+def source_helper_killed_after_save(world, type):
+    """The source's helper dies while the destination loads; its leftovers go all the same."""
+    migration, host = begin(world, type)
+    left = world.host
+    left.helper.kill_once()
+    host.helper.signal(signal.SIGCONT)
+    migration.completed()
+    world.await_holder(type, world.host.name)
+    world.await_writes()
+    world.check_writes()
+    world.check_left(left, type)
+
+
+def source_helper_killed_after_completion(world, type):
+    """It dies between the end of the migration and the end of the source's QEMU."""
+    world.reserve(type)
+    world.start_writing()
+    world.await_writes()
+    left = world.host
+    migration = Migration(world).start().completed(quit=False)
+    left.helper.kill_once()
+    world.others.remove(migration.source)
+    migration.source.quit()
+    world.await_holder(type, world.host.name)
+    world.await_writes()
+    world.check_writes()
+    world.check_left(left, type)
+
+
+def source_helper_killed_then_failed(world, type):
+    """It dies after Save, and the migration fails: the next helper takes back, or finds nothing to do."""
+    migration, host = begin(world, type)
+    world.host.helper.kill_once()
+    migration.destination.kill()
+    host.helper.signal(signal.SIGCONT)
+    migration.failed()
+    check_as_before(world, type)
+
+
+def run(runner):
+    for type in (1, 5):
+        runner.case(f"destination's helper killed at each step, type {type}", destination_helper_killed, type)
+    for type in (1, 5, 7):
+        runner.case(f"source's helper killed before Save, type {type}", source_helper_killed_before_save, type)
+        runner.case(f"source's helper killed after Save, type {type}", source_helper_killed_after_save, type)
+        runner.case(f"source's helper killed after completion, type {type}", source_helper_killed_after_completion, type)
+        runner.case(f"source's helper killed after Save, the migration fails, type {type}", source_helper_killed_then_failed, type)
