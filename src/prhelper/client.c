@@ -51,7 +51,9 @@ struct _HfClient {
   HfVms *vms;
   HfVm *vm;
   Phase phase;
-  gint64 deadline; /* of the phase; -1: none */
+  GIOCondition watched; /* of the socket, G_IO_HUP and G_IO_ERR besides */
+  gint64 deadline;      /* of the phase; -1: none */
+  gint64 alarm;         /* the source's ready time: not later than deadline; -1: none */
   HfProtocolDecoder decoder;
   int descriptor;     /* of the request that is being read; -1: none yet */
   HfCommand *command; /* in flight */
@@ -66,19 +68,37 @@ typedef struct {
   HfClient *client;
 } ClientSource;
 
-static const GIOCondition phase_events[] = { [PHASE_WRITING] = G_IO_OUT, [PHASE_READING] = G_IO_IN, [PHASE_WAITING] = 0 };
+static void
+watch (HfClient *client, GIOCondition condition)
+{
+  if (!client->tag || client->watched == condition)
+    return;
+  client->watched = condition;
+  g_source_modify_unix_fd (client->source, client->tag, condition);
+}
 
+static void
+set_alarm (HfClient *client, gint64 when)
+{
+  if (client->alarm == when)
+    return;
+  client->alarm = when;
+  g_source_set_ready_time (client->source, when);
+}
+
+/* Each change of a source wakes its loop, a system call and a turn for nothing. So while a command is in flight the socket is
+   watched on until something comes, and an alarm that is too early stays: its client looks at the clock then. */
 static void
 enter (HfClient *client, Phase phase, gint64 deadline)
 {
   if (client->stopping && deadline >= 0)
     deadline = MIN (deadline, client->stop_deadline);
-  if (client->tag && client->phase != phase)
-    g_source_modify_unix_fd (client->source, client->tag, phase_events[phase]);
   client->phase = phase;
-  if (client->deadline != deadline)
-    g_source_set_ready_time (client->source, deadline);
   client->deadline = deadline;
+  if (phase != PHASE_WAITING)
+    watch (client, phase == PHASE_WRITING ? G_IO_OUT : G_IO_IN);
+  if (deadline >= 0 && (client->alarm < 0 || deadline < client->alarm))
+    set_alarm (client, deadline);
 }
 
 /* Tells the owner, who frees the client. */
@@ -166,12 +186,17 @@ reply (HfClient *client, const HfProtocolRequest *request, const HfSgioAnswer *a
 
 static gboolean step (HfClient *client);
 
+/* command: NULL, it was not sent. */
 static void
-log_out (HfClient *client, const HfProtocolRequest *request, const HfSgioAnswer *answer, const char *device)
+log_out (HfClient *client, const HfProtocolRequest *request, const HfSgioAnswer *answer, const HfCommand *command)
 {
+  g_autofree char *device = NULL;
   g_autofree char *text = NULL;
   HfScsiResult result = { .status = answer->status, .sense_length = answer->sense_length };
 
+  if (!answer->trouble[0] && request->cdb[0] != HF_PROTOCOL_PR_OUT)
+    return;
+  device = command ? hf_command_name_device (command) : g_strdup ("not sent");
   if (answer->trouble[0])
     hf_log_peer (HF_LOG_INFO, client->peer.pid, "client %d (uid %u): %s: %s", (int)client->peer.pid, (guint)client->peer.uid,
                  device, answer->trouble);
@@ -189,9 +214,9 @@ command_done (HfCommand *command, gpointer user_data)
   HfClient *client = user_data;
 
   client->command = NULL;
-  log_out (client, hf_command_get_request (command), hf_command_get_answer (command), hf_command_get_device (command));
-  if (reply (client, hf_command_get_request (command), hf_command_get_answer (command), hf_command_get_data (command)))
-    step (client);
+  log_out (client, hf_command_get_request (command), hf_command_get_answer (command), command);
+  /* The next request is read when the loop finds it: others have their turn, and mostly it is not there yet. */
+  reply (client, hf_command_get_request (command), hf_command_get_answer (command), hf_command_get_data (command));
 }
 
 static gboolean
@@ -199,7 +224,7 @@ reply_alone (HfClient *client, const HfSgioAnswer *answer)
 {
   HfProtocolRequest request = client->decoder.request;
 
-  log_out (client, &request, answer, "not sent");
+  log_out (client, &request, answer, NULL);
   request.list = NULL;
   return reply (client, &request, answer, NULL);
 }
@@ -210,9 +235,9 @@ is_read_only (int descriptor)
   return (fcntl (descriptor, F_GETFL) & O_ACCMODE) == O_RDONLY;
 }
 
-/* What is answered without a device. TRUE: answer has it. */
+/* What is answered without a device. TRUE: answer has it. FALSE: ret_node is the device. */
 static gboolean
-answer_alone (HfClient *client, int descriptor, HfSgioAnswer *answer)
+answer_alone (HfClient *client, int descriptor, HfQueueNode *ret_node, HfSgioAnswer *answer)
 {
   guint8 opcode = client->decoder.request.cdb[0];
 
@@ -220,7 +245,7 @@ answer_alone (HfClient *client, int descriptor, HfSgioAnswer *answer)
     hf_sgio_answer_sense (answer, SENSE_ILLEGAL_REQUEST, INVALID_COMMAND_OPERATION_CODE);
     return TRUE;
   }
-  if (opcode == HF_PROTOCOL_CLEANUP || hf_queue_is_device (descriptor, NULL, NULL, NULL))
+  if (opcode == HF_PROTOCOL_CLEANUP || hf_queue_is_device (descriptor, ret_node))
     return opcode == HF_PROTOCOL_CLEANUP;
   /* As SG_IO's ENOTTY is answered. */
   hf_sgio_answer_sense (answer, SENSE_ABORTED, IO_PROCESS_TERMINATED);
@@ -234,16 +259,17 @@ execute (HfClient *client)
   HfProtocolRequest *request = &client->decoder.request;
   HfSgioAnswer answer = { .status = HF_SAM_GOOD };
   int descriptor = client->descriptor;
+  HfQueueNode node;
 
   hf_trace (HF_TRACE_REQUEST, "pid=%d opcode=%02x action=%u length=%u", (int)client->peer.pid, request->cdb[0],
             request->cdb[1] & 0x1f, request->length);
   client->descriptor = -1;
-  if (!answer_alone (client, descriptor, &answer)) {
+  if (!answer_alone (client, descriptor, &node, &answer)) {
     gint64 deadline = hf_deadline_after_ms (client->rules->timeout_ms);
 
     if (client->stopping)
       deadline = MIN (deadline, client->stop_deadline);
-    client->command = hf_vm_submit (client->vm, request, descriptor, deadline, command_done, client);
+    client->command = hf_vm_submit (client->vm, request, descriptor, &node, deadline, command_done, client);
     enter (client, PHASE_WAITING, deadline);
     return TRUE;
   }
@@ -381,20 +407,21 @@ static gboolean
 late (HfClient *client)
 {
   HfSgioAnswer answer = { .status = HF_SAM_BUSY };
+  g_autofree char *device = NULL;
   HfProtocolRequest request;
   gboolean begun;
 
   if (client->phase != PHASE_WAITING)
     return end_with (client, client->phase == PHASE_READING ? "a request was begun and not finished" : "a reply was not read");
   begun = hf_command_has_begun (client->command);
+  device = hf_command_name_device (client->command);
   /* BUSY says that the command was not accepted (SAM-5 5.3.1). One that was sent may still be executed. */
   if (begun)
     hf_sgio_answer_sense (&answer, SENSE_ABORTED, COMMAND_TIMEOUT_DURING_PROCESSING);
   hf_log_peer (HF_LOG_WARNING, client->peer.pid, "client %d (uid %u): %s: no answer in time, %s", (int)client->peer.pid,
-               (guint)client->peer.uid, hf_command_get_device (client->command),
-               begun ? "its result is not known" : "not sent, answered BUSY");
+               (guint)client->peer.uid, device, begun ? "its result is not known" : "not sent, answered BUSY");
   request = *hf_command_get_request (client->command);
-  log_out (client, &request, &answer, hf_command_get_device (client->command));
+  log_out (client, &request, &answer, client->command);
   request.list = NULL;
   hf_command_abandon (client->command);
   client->command = NULL;
@@ -418,13 +445,19 @@ dispatch (GSource *source, GSourceFunc callback, gpointer user_data)
 {
   HfClient *client = ((ClientSource *)source)->client;
   GIOCondition condition = client->tag ? g_source_query_unix_fd (source, client->tag) : 0;
+  gint64 now = client->alarm >= 0 ? g_get_monotonic_time () : 0;
 
+  if (client->alarm >= 0 && now >= client->alarm)
+    set_alarm (client, client->deadline);
+  if (client->phase != PHASE_WAITING && condition)
+    return step (client);
   if (client->phase == PHASE_WAITING && (condition & (G_IO_HUP | G_IO_ERR))) {
     if (!look_away (client))
       return FALSE;
-  } else if (condition)
-    return step (client);
-  if (client->deadline >= 0 && g_get_monotonic_time () >= client->deadline)
+  } else if (condition) {
+    watch (client, 0); /* the next request, which is not read yet */
+  }
+  if (client->deadline >= 0 && now >= client->deadline)
     return late (client);
   return G_SOURCE_CONTINUE;
 }
@@ -443,15 +476,17 @@ hf_client_new (int socket, const HfPeer *peer, const HfClientRules *rules, HfQue
   client->queue = queue;
   client->vms = vms;
   client->vm = hf_vms_connect (vms, peer);
-  client->phase = PHASE_WRITING;
   hf_protocol_decoder_init (&client->decoder);
   set_out (client, HF_PROTOCOL_WORD_SIZE);
   hf_protocol_encode_greeting (client->out);
   client->source = g_source_new (&client_functions, sizeof (ClientSource));
   ((ClientSource *)client->source)->client = client;
-  client->tag = g_source_add_unix_fd (client->source, socket, G_IO_OUT);
-  client->deadline = hf_deadline_after_ms (rules->request_timeout_ms);
-  g_source_set_ready_time (client->source, client->deadline);
+  /* It never runs a loop inside; what is blocked while it is dispatched wakes the loop twice. */
+  g_source_set_can_recurse (client->source, TRUE);
+  client->watched = G_IO_OUT;
+  client->tag = g_source_add_unix_fd (client->source, socket, client->watched);
+  client->alarm = -1;
+  enter (client, PHASE_WRITING, hf_deadline_after_ms (rules->request_timeout_ms));
   g_source_attach (client->source, NULL);
   hf_trace (HF_TRACE_CLIENT_CONNECT, "pid=%d uid=%u start=%" G_GUINT64_FORMAT, (int)peer->pid, (guint)peer->uid,
             peer->start_time);

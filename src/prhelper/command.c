@@ -37,9 +37,7 @@ struct _HfCommand {
   HfProtocolRequest request;
   int descriptor; /* -1: handed on */
   gint64 deadline;
-  gboolean block;
-  guint major, minor;
-  char device[64];
+  HfQueueNode node;
   gboolean is_out, decoded, noted;
   HfPrOut out;
   HfJob *job;
@@ -140,7 +138,7 @@ name_action (const HfCommand *command)
 static HfVmNode *
 find_node (const HfCommand *command)
 {
-  return hf_vm_find_node (command->vm, command->block, command->major, command->minor);
+  return hf_vm_find_node (command->vm, command->node.block, command->node.major, command->node.minor);
 }
 
 /* ---- learning ---- */
@@ -188,9 +186,10 @@ learn (HfCommand *command, int status)
 static void
 tell_out (HfCommand *command, const char *result, gboolean warning)
 {
+  g_autofree char *device = hf_command_name_device (command);
   HfVmNode *node = find_node (command);
 
-  hf_vm_tell_guest (command->vm, name_action (command), node ? node->lu : command->device, result, warning);
+  hf_vm_tell_guest (command->vm, name_action (command), node ? node->lu : device, result, warning);
 }
 
 static void
@@ -264,8 +263,8 @@ send_to_device (HfCommand *command)
     hf_queue_continue (command->vm->vms->queue, command->job, &request, command->deadline, on_device_done, command);
     return;
   }
-  command->job = hf_queue_submit (command->vm->vms->queue, &command->vm->peer, &request, command->descriptor, command->deadline,
-                                  on_device_done, command);
+  command->job = hf_queue_submit_to (command->vm->vms->queue, &command->vm->peer, &request, command->descriptor, &command->node,
+                                     command->deadline, on_device_done, command);
   command->descriptor = -1;
   if (command->job)
     return;
@@ -299,7 +298,7 @@ registers_new_key (const HfCommand *command, const HfVmNode *node)
 static void
 note (HfCommand *command)
 {
-  HfVmNode *node = hf_vm_get_node (command->vm, command->block, command->major, command->minor);
+  HfVmNode *node = hf_vm_get_node (command->vm, command->node.block, command->node.major, command->node.minor);
 
   if (!node) {
     tell_out (command, "BUSY: too many devices", TRUE);
@@ -385,7 +384,7 @@ on_identified (HfJob *job, gpointer user_data)
     return;
   }
   if (holdings->len && ((HfHolding *)holdings->pdata[0])->identified)
-    node = hf_vm_get_node (command->vm, command->block, command->major, command->minor);
+    node = hf_vm_get_node (command->vm, command->node.block, command->node.major, command->node.minor);
   if (node) {
     HfHolding *holding = holdings->pdata[0];
 
@@ -495,7 +494,8 @@ hf_vm_release_waiting (HfVm *vm)
 }
 
 HfCommand *
-hf_vm_submit (HfVm *vm, HfProtocolRequest *request, int descriptor, gint64 deadline, HfCommandDone done, gpointer user_data)
+hf_vm_submit (HfVm *vm, HfProtocolRequest *request, int descriptor, const HfQueueNode *node, gint64 deadline, HfCommandDone done,
+              gpointer user_data)
 {
   HfCommand *command = g_new0 (HfCommand, 1);
 
@@ -505,13 +505,11 @@ hf_vm_submit (HfVm *vm, HfProtocolRequest *request, int descriptor, gint64 deadl
   command->request = *request;
   request->list = NULL;
   command->descriptor = descriptor;
+  command->node = *node;
   command->deadline = deadline;
   command->done = done;
   command->user_data = user_data;
   command->is_out = command->request.cdb[0] == HF_PROTOCOL_PR_OUT;
-  hf_queue_is_device (descriptor, &command->block, &command->major, &command->minor);
-  g_snprintf (command->device, sizeof command->device, "%s %u:%u", command->block ? "block" : "character", command->major,
-              command->minor);
   if (command->is_out)
     command->decoded =
         hf_pr_out_decode (command->request.cdb, CDB_LENGTH, command->request.list, command->request.length, &command->out, NULL);
@@ -609,8 +607,8 @@ hf_command_get_data (const HfCommand *command)
   return command->data;
 }
 
-const char *
-hf_command_get_device (const HfCommand *command)
+char *
+hf_command_name_device (const HfCommand *command)
 {
-  return command->device;
+  return g_strdup_printf ("%s %u:%u", command->node.block ? "block" : "character", command->node.major, command->node.minor);
 }

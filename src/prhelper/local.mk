@@ -5,6 +5,7 @@ libholdfast_prhelper_la_SOURCES = \
   src/prhelper/client.c src/prhelper/client.h \
   src/prhelper/listener.c src/prhelper/listener.h \
   src/prhelper/log.c src/prhelper/log.h \
+  src/prhelper/loop.c src/prhelper/loop.h \
   src/prhelper/notify.c src/prhelper/notify.h \
   src/prhelper/options.c src/prhelper/options.h \
   src/prhelper/peer.c src/prhelper/peer.h \

@@ -15,6 +15,7 @@
 #include "base/fail.h"
 #include "prhelper/listener.h"
 #include "prhelper/log.h"
+#include "prhelper/loop.h"
 #include "prhelper/notify.h"
 #include "prhelper/options.h"
 #include "prhelper/pidfile.h"
@@ -410,7 +411,7 @@ static gboolean
 serve (Helper *helper, GError **error)
 {
   fill_in_rules (helper);
-  helper->loop = g_main_loop_new (NULL, FALSE);
+  helper->loop = g_main_loop_new (NULL, TRUE);
   helper->service = hf_service_new (g_steal_pointer (&helper->listener), g_steal_pointer (&helper->control),
                                     g_steal_pointer (&helper->store), &helper->rules, on_ended, helper, error);
   if (!helper->service)
@@ -418,7 +419,7 @@ serve (Helper *helper, GError **error)
   g_unix_fd_add (helper->signal_fd, G_IO_IN, on_signal, helper);
   tell_starter (helper, STARTED);
   hf_notify ("READY=1");
-  g_main_loop_run (helper->loop);
+  hf_loop_run (helper->loop);
   hf_service_free (helper->service);
   g_main_loop_unref (helper->loop);
   return TRUE;

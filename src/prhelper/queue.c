@@ -20,6 +20,7 @@
 #include "prhelper/queue.h"
 
 #include "base/deadline.h"
+#include "prhelper/loop.h"
 
 #include <fcntl.h>
 #include <holdfast/scsi.h>
@@ -39,6 +40,17 @@
 #define KERNEL_SHARE_MS 5000
 /* Jobs that end in one turn of the main loop; clients that pipeline would keep it for ever. */
 #define BATCH_MAX 64
+
+/* A read that is expected to be done in this time is left to the main thread; one that takes longer only if nothing else is at
+   work, and the last commands were for the same device, so that nobody is likely to wait for the main thread meanwhile. What is
+   expected is the mean of about the last eight, of which a slow one counts no more than SLOW_US. */
+#define SHORT_US 20
+#define SHORT_ALONE_US 500
+#define ALONE_MIN 16
+#define SLOW_US 2000
+#define MEAN_OF 8
+/* Devices whose speed is known. */
+#define SPEEDS_MAX 256
 
 /* The pool's hand-over of a job, which the thread sanitizer cannot see either. */
 #ifdef __SANITIZE_THREAD__
@@ -70,6 +82,12 @@ typedef struct {
   gint64 started; /* when it began */
 } Lane;
 
+/* Of a device. */
+typedef struct {
+  LaneKey key;
+  gint mean_us;
+} Speed;
+
 struct _HfJob {
   HfQueue *queue;
   Lane *lane;
@@ -84,15 +102,19 @@ struct _HfJob {
   guint8 *data;              /* of PR IN */
   gint64 deadline;
   HfSgioAnswer answer;
-  char device[64];
-  gboolean begun;
+  gboolean begun, deferred;
+  gint took_us;   /* of a command; -1: it was not sent */
   HfJobDone done; /* NULL: abandoned, or nobody ever waited */
   gpointer user_data;
 };
 
 struct _HfQueue {
   HfQueueLimits limits;
-  GHashTable *lanes; /* LaneKey in Lane -> Lane */
+  GHashTable *lanes;  /* LaneKey in Lane -> Lane */
+  GHashTable *speeds; /* LaneKey in Speed -> Speed */
+  LaneKey last_key;   /* of the last command, and how many before it were for the same device */
+  guint n_same;
+  GQueue deferred; /* of HfJob, heads of their lanes: for the main thread, behind this turn of its loop */
   /* Numbers, of processes and of users. */
   GHashTable *processes, *users;          /* -> running commands */
   GHashTable *user_discards, *discarders; /* -> descriptors that wait to be closed; processes with a lane for them */
@@ -168,32 +190,37 @@ close_all (gpointer data)
   return NULL;
 }
 
+/* Sends the command, unless it is too late. */
+static void
+job_send (HfJob *job)
+{
+  gboolean out = job->request.cdb[0] == HF_PROTOCOL_PR_OUT;
+  gint64 began = g_get_monotonic_time ();
+  guint left_ms = (guint)hf_deadline_left_ms (job->deadline);
+
+  job->took_us = -1;
+  if (left_ms) {
+    hf_sgio_execute (job->descriptor, &job->request, out ? job->request.list : job->data,
+                     left_ms - MIN (left_ms / 4, KERNEL_SHARE_MS), &job->answer);
+    job->took_us = (gint)MIN (g_get_monotonic_time () - began, SLOW_US);
+  } else {
+    job->answer.status = HF_SAM_BUSY;
+  }
+  close (job->descriptor);
+}
+
 static void
 job_run (gpointer data, gpointer user_data)
 {
   HfJob *job = data;
-  gboolean out;
-  guint left_ms;
 
   take_over (job);
-  if (job->discards) {
+  if (job->discards)
     close_all (g_array_ref (job->discards));
-    job_post (job);
-    return;
-  }
-  out = job->request.cdb[0] == HF_PROTOCOL_PR_OUT;
-  left_ms = (guint)hf_deadline_left_ms (job->deadline);
-  if (job->work) {
+  else if (job->work)
     job->work (job->descriptor, job->work_data);
-    job_post (job);
-    return;
-  }
-  if (left_ms)
-    hf_sgio_execute (job->descriptor, &job->request, out ? job->request.list : job->data,
-                     left_ms - MIN (left_ms / 4, KERNEL_SHARE_MS), &job->answer);
   else
-    job->answer.status = HF_SAM_BUSY;
-  close (job->descriptor);
+    job_send (job);
   job_post (job);
 }
 
@@ -235,16 +262,43 @@ count_running (HfQueue *queue, const HfJob *job, int change)
 }
 
 static void
+start_on_thread (HfQueue *queue, HfJob *job)
+{
+  job->begun = TRUE;
+  g_atomic_int_inc (&queue->references);
+  hand_over (job);
+  g_thread_pool_push (queue->pool, job, NULL);
+}
+
+/* Only reads: how long a command takes that aborts others is not to be told by the one before. */
+static gboolean
+is_short (HfQueue *queue, const Lane *lane, const HfJob *job)
+{
+  const Speed *speed;
+  gboolean alone;
+
+  if (job->discards || job->work || job->request.cdb[0] != HF_PROTOCOL_PR_IN)
+    return FALSE;
+  queue->n_same = lane_equal (&queue->last_key, &lane->key) ? queue->n_same + 1 : 0;
+  queue->last_key = lane->key;
+  alone = queue->n_running == 1 && queue->n_same >= ALONE_MIN;
+  speed = g_hash_table_lookup (queue->speeds, &lane->key);
+  return speed && speed->mean_us < (alone ? SHORT_ALONE_US : SHORT_US) && hf_loop_can_leave ();
+}
+
+static void
 lane_start (HfQueue *queue, Lane *lane)
 {
   HfJob *job = g_queue_peek_head (&lane->jobs);
 
-  job->begun = TRUE;
   lane->started = g_get_monotonic_time ();
   count_running (queue, job, 1);
-  g_atomic_int_inc (&queue->references);
-  hand_over (job);
-  g_thread_pool_push (queue->pool, job, NULL);
+  if (is_short (queue, lane, job)) {
+    job->deferred = TRUE;
+    g_queue_push_tail (&queue->deferred, job);
+  } else {
+    start_on_thread (queue, job);
+  }
 }
 
 /* The next of the lane may begin. */
@@ -263,10 +317,30 @@ lane_pop (HfQueue *queue, Lane *lane)
 }
 
 static void
+learn_speed (HfQueue *queue, const HfJob *job)
+{
+  Speed *speed;
+
+  if (job->discards || job->work || job->took_us < 0)
+    return;
+  speed = g_hash_table_lookup (queue->speeds, &job->lane->key);
+  if (speed) {
+    speed->mean_us += (job->took_us - speed->mean_us) / MEAN_OF;
+    return;
+  }
+  if (g_hash_table_size (queue->speeds) >= SPEEDS_MAX)
+    g_hash_table_remove_all (queue->speeds);
+  speed = g_new (Speed, 1);
+  *speed = (Speed){ job->lane->key, job->took_us };
+  g_hash_table_insert (queue->speeds, &speed->key, speed);
+}
+
+static void
 job_end (HfJob *job)
 {
   HfQueue *queue = job->queue;
 
+  learn_speed (queue, job);
   count_running (queue, job, -1);
   if (job->discards)
     count (queue->user_discards, user_key (&job->peer), -(int)job->discards->len);
@@ -323,6 +397,34 @@ inbox_dispatch (GSource *source, GSourceFunc callback, gpointer user_data)
 
 static GSourceFuncs inbox_functions = { .dispatch = inbox_dispatch };
 
+/* Behind a turn of the loop: what was left to the main thread. */
+static gboolean
+run_deferred (gpointer user_data)
+{
+  HfQueue *queue = user_data;
+  gboolean more;
+  HfJob *job;
+
+  g_atomic_int_inc (&queue->references);
+  for (guint n = 0; n < BATCH_MAX && !queue->freed && (job = g_queue_pop_head (&queue->deferred)) != NULL; n++) {
+    job->deferred = FALSE;
+    job->begun = TRUE;
+    if (!hf_loop_leave ()) {
+      start_on_thread (queue, job);
+      continue;
+    }
+    job_send (job);
+    if (!hf_loop_return ()) {
+      job_post (job); /* our reference is the job's now */
+      return FALSE;
+    }
+    job_end (job);
+  }
+  more = !queue->freed && !g_queue_is_empty (&queue->deferred);
+  queue_unref (queue);
+  return more;
+}
+
 static void
 lane_free (gpointer data)
 {
@@ -342,6 +444,8 @@ hf_queue_new (const HfQueueLimits *limits)
   pthread_mutex_init (&queue->lock, NULL);
   g_queue_init (&queue->inbox);
   queue->lanes = g_hash_table_new_full (lane_hash, lane_equal, NULL, lane_free);
+  queue->speeds = g_hash_table_new_full (lane_hash, lane_equal, NULL, g_free);
+  g_queue_init (&queue->deferred);
   queue->processes = g_hash_table_new (NULL, NULL);
   queue->users = g_hash_table_new (NULL, NULL);
   queue->user_discards = g_hash_table_new (NULL, NULL);
@@ -352,6 +456,7 @@ hf_queue_new (const HfQueueLimits *limits)
   queue->inbox_source = g_source_new (&inbox_functions, sizeof (InboxSource));
   ((InboxSource *)queue->inbox_source)->queue = queue;
   g_source_attach (queue->inbox_source, NULL);
+  hf_loop_set_behind (run_deferred, queue);
   return queue;
 }
 
@@ -392,6 +497,8 @@ hf_queue_free (HfQueue *queue)
   if (!queue)
     return;
   queue->freed = TRUE;
+  hf_loop_set_behind (NULL, NULL);
+  g_queue_clear (&queue->deferred);
   free_waiting (queue);
   pthread_mutex_lock (&queue->lock);
   g_queue_clear_full (&queue->inbox, (GDestroyNotify)job_free);
@@ -400,6 +507,7 @@ hf_queue_free (HfQueue *queue)
   pthread_mutex_unlock (&queue->lock);
   g_thread_pool_free (queue->pool, FALSE, FALSE);
   g_hash_table_unref (queue->lanes);
+  g_hash_table_unref (queue->speeds);
   g_hash_table_unref (queue->processes);
   g_hash_table_unref (queue->users);
   g_hash_table_unref (queue->user_discards);
@@ -408,22 +516,16 @@ hf_queue_free (HfQueue *queue)
 }
 
 /* statx that asks the file system nothing: type and device number are in memory once a descriptor exists. */
-static void
-find_key (int descriptor, LaneKey *ret, char *ret_text, gsize text_size)
+static LaneKey
+find_key (int descriptor)
 {
   struct statx status = { 0 };
 
   if (statx (descriptor, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &status) < 0)
     memset (&status, 0, sizeof status);
-  if (S_ISBLK (status.stx_mode) || S_ISCHR (status.stx_mode)) {
-    gboolean block = S_ISBLK (status.stx_mode);
-
-    *ret = (LaneKey){ block ? LANE_BLOCK : LANE_CHARACTER, status.stx_rdev_major, status.stx_rdev_minor };
-    g_snprintf (ret_text, text_size, "%s %u:%u", block ? "block" : "character", status.stx_rdev_major, status.stx_rdev_minor);
-    return;
-  }
-  *ret = (LaneKey){ LANE_OTHER, makedev (status.stx_dev_major, status.stx_dev_minor), status.stx_ino };
-  g_snprintf (ret_text, text_size, "no device");
+  if (S_ISBLK (status.stx_mode) || S_ISCHR (status.stx_mode))
+    return (LaneKey){ S_ISBLK (status.stx_mode) ? LANE_BLOCK : LANE_CHARACTER, status.stx_rdev_major, status.stx_rdev_minor };
+  return (LaneKey){ LANE_OTHER, makedev (status.stx_dev_major, status.stx_dev_minor), status.stx_ino };
 }
 
 static Lane *
@@ -474,18 +576,17 @@ take_request (HfJob *job, HfProtocolRequest *request)
     job->data = g_malloc0 (request->length);
 }
 
-HfJob *
-hf_queue_submit (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request, int descriptor, gint64 deadline, HfJobDone done,
-                 gpointer user_data)
+static HfJob *
+submit (HfQueue *queue, const LaneKey *key, const HfPeer *peer, HfProtocolRequest *request, int descriptor, gint64 deadline,
+        HfJobDone done, gpointer user_data)
 {
-  g_autofree HfJob *job = g_new0 (HfJob, 1);
-  LaneKey key;
+  HfJob *job;
 
-  find_key (descriptor, &key, job->device, sizeof job->device);
-  if (!may_start (queue, &key, peer)) {
+  if (!may_start (queue, key, peer)) {
     hf_queue_discard (queue, peer, descriptor);
     return NULL;
   }
+  job = g_new0 (HfJob, 1);
   job->queue = queue;
   job->peer = *peer;
   job->descriptor = descriptor;
@@ -493,8 +594,26 @@ hf_queue_submit (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request,
   job->deadline = deadline;
   job->done = done;
   job->user_data = user_data;
-  lane_push (queue, &key, job);
-  return g_steal_pointer (&job);
+  lane_push (queue, key, job);
+  return job;
+}
+
+HfJob *
+hf_queue_submit (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request, int descriptor, gint64 deadline, HfJobDone done,
+                 gpointer user_data)
+{
+  LaneKey key = find_key (descriptor);
+
+  return submit (queue, &key, peer, request, descriptor, deadline, done, user_data);
+}
+
+HfJob *
+hf_queue_submit_to (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request, int descriptor, const HfQueueNode *node,
+                    gint64 deadline, HfJobDone done, gpointer user_data)
+{
+  LaneKey key = { node->block ? LANE_BLOCK : LANE_CHARACTER, node->major, node->minor };
+
+  return submit (queue, &key, peer, request, descriptor, deadline, done, user_data);
 }
 
 HfJob *
@@ -502,9 +621,8 @@ hf_queue_submit_work (HfQueue *queue, const HfPeer *peer, int descriptor, void (
                       gpointer data, GDestroyNotify destroy, HfJobDone done, gpointer user_data)
 {
   HfJob *job = g_new0 (HfJob, 1);
-  LaneKey key;
+  LaneKey key = find_key (descriptor);
 
-  find_key (descriptor, &key, job->device, sizeof job->device);
   job->queue = queue;
   job->peer = *peer;
   job->descriptor = descriptor;
@@ -535,18 +653,11 @@ hf_queue_continue (HfQueue *queue, HfJob *job, HfProtocolRequest *request, gint6
 }
 
 gboolean
-hf_queue_is_device (int descriptor, gboolean *ret_block, guint *ret_major, guint *ret_minor)
+hf_queue_is_device (int descriptor, HfQueueNode *ret)
 {
-  char text[64];
-  LaneKey key;
+  LaneKey key = find_key (descriptor);
 
-  find_key (descriptor, &key, text, sizeof text);
-  if (ret_block)
-    *ret_block = key.kind == LANE_BLOCK;
-  if (ret_major)
-    *ret_major = (guint)key.major;
-  if (ret_minor)
-    *ret_minor = (guint)key.minor;
+  *ret = (HfQueueNode){ key.kind == LANE_BLOCK, (guint)key.major, (guint)key.minor };
   return key.kind != LANE_OTHER;
 }
 
@@ -596,7 +707,11 @@ hf_queue_abandon (HfQueue *queue, HfJob *job)
   job->done = NULL;
   if (job->begun && !job->held)
     return;
-  if (job->held)
+  if (job->deferred) {
+    g_queue_remove (&queue->deferred, job);
+    count_running (queue, job, -1);
+  }
+  if (job->held || job->deferred)
     lane_pop (queue, job->lane);
   else
     g_queue_remove (&job->lane->jobs, job);
@@ -649,10 +764,4 @@ const guint8 *
 hf_job_get_data (const HfJob *job)
 {
   return job->data;
-}
-
-const char *
-hf_job_get_device (const HfJob *job)
-{
-  return job->device;
 }

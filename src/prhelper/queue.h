@@ -4,8 +4,9 @@
 /*
  * Commands waiting for their LU: those of one device in order, devices in parallel, each on a thread of its own while it has one.
  *
- * Thread: main. A command is one job: it owns its descriptor and its buffers, is handed to a thread whole, and comes back whole.
- * Descriptors of clients are touched by threads only, also to be closed: behind one may be a file system that never answers.
+ * Thread: main (loop.h), which executes the short ones itself. A command is one job: it owns its descriptor and its buffers, is
+ * handed to a thread whole, and comes back whole. Descriptors of clients are touched by threads only, also to be closed: behind
+ * one may be a file system that never answers.
  */
 
 #include "prhelper/peer.h"
@@ -13,6 +14,12 @@
 
 typedef struct _HfQueue HfQueue;
 typedef struct _HfJob HfJob;
+
+/* Of a device, by number. */
+typedef struct {
+  gboolean block; /* FALSE: a character device */
+  guint major, minor;
+} HfQueueNode;
 
 /* On the main context: the answer of job. The job, its data included, is freed after the call. */
 typedef void (*HfJobDone) (HfJob *job, gpointer user_data);
@@ -33,6 +40,10 @@ void hf_queue_free (HfQueue *queue);
 HfJob *hf_queue_submit (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request, int descriptor, gint64 deadline,
                         HfJobDone done, gpointer user_data);
 
+/* The same for a descriptor that was looked at already. */
+HfJob *hf_queue_submit_to (HfQueue *queue, const HfPeer *peer, HfProtocolRequest *request, int descriptor,
+                           const HfQueueNode *node, gint64 deadline, HfJobDone done, gpointer user_data);
+
 /* Runs work (descriptor, data) in the queue of the device, on a thread; data is the job's. Afterwards, when done is called, the
    device is still the job's: nothing else is sent to it until hf_queue_continue or hf_queue_abandon, which may come later. Takes
    over descriptor. NULL: too many devices are in use; data was freed. */
@@ -48,9 +59,8 @@ gboolean hf_job_has_begun (const HfJob *job);
 /* Nobody waits for job any more: done is not called. If it has not begun, it never will. */
 void hf_queue_abandon (HfQueue *queue, HfJob *job);
 
-/* FALSE: descriptor is neither a block nor a character device, and is not to be submitted: it takes no SCSI command. The number
-   of the node goes into the others, each may be NULL. */
-gboolean hf_queue_is_device (int descriptor, gboolean *ret_block, guint *ret_major, guint *ret_minor);
+/* FALSE: descriptor is neither a block nor a character device, and is not to be submitted: it takes no SCSI command. */
+gboolean hf_queue_is_device (int descriptor, HfQueueNode *ret);
 
 /* Closes the descriptor of a client. */
 void hf_queue_discard (HfQueue *queue, const HfPeer *peer, int descriptor);
@@ -65,4 +75,3 @@ guint hf_queue_get_running (HfQueue *queue);
 const HfProtocolRequest *hf_job_get_request (const HfJob *job);
 const HfSgioAnswer *hf_job_get_answer (const HfJob *job);
 const guint8 *hf_job_get_data (const HfJob *job); /* answer's transferred bytes of PR IN */
-const char *hf_job_get_device (const HfJob *job); /* "block 8:16", for the log */

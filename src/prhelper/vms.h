@@ -39,11 +39,11 @@ gboolean hf_vms_restore (HfVms *vms, GError **error);
 HfVm *hf_vms_connect (HfVms *vms, const HfPeer *peer);
 void hf_vms_disconnect (HfVms *vms, HfVm *vm);
 
-/* One guest command. As hf_queue_submit, whose rules hold for the parameters, descriptor being a device's; done is called on the
-   main context, never inside this call. Never NULL: what cannot be sent is answered BUSY. */
+/* One guest command. As hf_queue_submit_to, whose rules hold for the parameters, descriptor being a device's; done is called on
+   the main context, never inside this call. Never NULL: what cannot be sent is answered BUSY. */
 typedef void (*HfCommandDone) (HfCommand *command, gpointer user_data);
-HfCommand *hf_vm_submit (HfVm *vm, HfProtocolRequest *request, int descriptor, gint64 deadline, HfCommandDone done,
-                         gpointer user_data);
+HfCommand *hf_vm_submit (HfVm *vm, HfProtocolRequest *request, int descriptor, const HfQueueNode *node, gint64 deadline,
+                         HfCommandDone done, gpointer user_data);
 /* CLEANUP, FFh: QEMU says that the migration is done. Takes over descriptor. */
 void hf_vm_cleanup (HfVm *vm, int descriptor);
 /* FALSE: nothing was sent to the device, and after hf_command_abandon nothing will be. TRUE: it may have been sent. */
@@ -53,7 +53,7 @@ void hf_command_abandon (HfCommand *command);
 const HfProtocolRequest *hf_command_get_request (const HfCommand *command);
 const HfSgioAnswer *hf_command_get_answer (const HfCommand *command);
 const guint8 *hf_command_get_data (const HfCommand *command);
-const char *hf_command_get_device (const HfCommand *command);
+char *hf_command_name_device (const HfCommand *command); /* "block 8:16", for the log; at any time; free with g_free */
 
 /* ---- signs of where a VM runs, from a monitor ---- */
 
