@@ -18,7 +18,7 @@ int hf_process_open (const HfPeer *peer, GError **error);
 void hf_process_get_names (const HfPeer *peer, char **ret_name, char **ret_uuid);
 
 /* Time that its threads, those that have ended included, spent running a virtual CPU (proc(5) /proc/PID/stat field 43,
-   "guest_time"), in clock ticks. -1: not known, or it has ended. It grows only while KVM runs guest code: never with -accel tcg. */
+   "guest_time"), in clock ticks. -1: not known, or it has ended. Only KVM running guest code makes it grow, never -accel tcg. */
 gint64 hf_process_get_guest_time (const HfPeer *peer);
 
 /* Pure: what the three above and below read. text[length] is a NUL. Parsers of a line give -1 or 0 if it is not there. */
