@@ -231,7 +231,7 @@ on_device_done (HfJob *job, gpointer user_data)
   command->data = hf_job_get_data (job);
   count_answer (command, command->answer.trouble[0] ? -1 : command->answer.status);
   if (!command->is_out) {
-    if (command->vm->vms->rules.mask && command->answer.status == HF_SAM_GOOD)
+    if (command->vm->vms->rules.migrates && command->answer.status == HF_SAM_GOOD)
       hf_mask_capabilities (&command->request, (guint8 *)command->data, command->answer.transferred);
     finish (command);
     return;
@@ -439,10 +439,16 @@ pay_attention (HfCommand *command, HfVmNode *node)
 static gboolean
 answer_own (HfCommand *command, const HfVmNode *node)
 {
+  gboolean held;
+
   if (!command->vm->window || !node || hf_own_command (&command->request, node->moved_key) != HF_OWN_COMMAND_DONE)
     return FALSE;
-  hf_vm_tell (command->vm, name_action (command), node->lu, "GOOD, not sent: the move has done it", FALSE);
-  answer_status (command, HF_SAM_GOOD);
+  /* What is not the VM's any more must not become so again by QEMU's good will: fenced stays fenced. */
+  held = node->state.key == node->moved_key && !node->state.uncertain;
+  hf_vm_tell (command->vm, name_action (command), node->lu,
+              held ? "GOOD, not sent: the move has done it" : "RESERVATION CONFLICT, not sent: the VM does not have its key here",
+              !held);
+  answer_status (command, held ? HF_SAM_GOOD : HF_SAM_RESERVATION_CONFLICT);
   return TRUE;
 }
 
@@ -537,36 +543,25 @@ void
 hf_command_abandon (HfCommand *command)
 {
   HfVm *vm = command->vm;
-  HfVmNode *node;
+  HfVmNode *node = command->is_out ? find_node (command) : NULL;
+  gboolean in_queue = command->stage == STAGE_IDENTIFYING || command->stage == STAGE_AT_DEVICE;
 
   command->done = NULL;
-  switch (command->stage) {
-  case STAGE_WAITING:
+  if (command->stage == STAGE_WAITING)
     g_queue_remove (&vm->waiting, command);
+  if (command->stage == STAGE_WAITING || (in_queue && !hf_job_has_begun (command->job))) {
+    let_go (command);
     command_free (command);
     return;
-  case STAGE_AT_DEVICE:
-    if (!hf_job_has_begun (command->job)) {
-      hf_queue_abandon (vm->vms->queue, command->job);
-      command_free (command);
-      return;
-    }
-    /* Until its answer comes nobody knows what the VM holds; operations do not wait for it. */
-    node = command->is_out ? find_node (command) : NULL;
-    if (node) {
-      node->state.uncertain = node->tracked = TRUE;
-      if (command->decoded && registers_new_key (command, node))
-        node->candidate_key = command->out.new_key;
-    }
-    leave_work (command);
-    return;
-  case STAGE_IDENTIFYING:
-  case STAGE_NOTING:
-  case STAGE_LEARNING:
-  case STAGE_ANSWERED:
-  default:
-    leave_work (command); /* what comes back finds nobody */
   }
+  /* Until its answer comes nobody knows what the VM holds; operations do not wait for it. */
+  if (command->stage == STAGE_AT_DEVICE && node) {
+    node->state.uncertain = node->tracked = TRUE;
+    if (command->decoded && registers_new_key (command, node))
+      node->candidate_key = command->out.new_key;
+  }
+  leave_work (command);
+  hf_vm_work (vm);
 }
 
 /* The loop does not run any more: what would come back finds nobody. */

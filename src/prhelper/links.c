@@ -233,6 +233,17 @@ on_status (JsonNode *result, const GError *error, gpointer user_data)
     hf_vm_sign (link->vm, HF_SIGN_RUNS);
 }
 
+/* After MIGRATION failed or cancelled: was it the one that comes in? */
+static void
+on_status_after_failure (JsonNode *result, const GError *error, gpointer user_data)
+{
+  Link *link = user_data;
+  JsonObject *object = result && JSON_NODE_HOLDS_OBJECT (result) ? json_node_get_object (result) : NULL;
+
+  if (link->vm && g_strcmp0 (get_string (object, "status"), "inmigrate") == 0)
+    hf_vm_sign (link->vm, HF_SIGN_INCOMING_FAILED);
+}
+
 static void
 on_events_on (JsonNode *result, const GError *error, gpointer user_data)
 {
@@ -312,8 +323,10 @@ on_event (HfQmp *qmp, const char *name, JsonObject *data, gpointer user_data)
     return;
   if (strcmp (name, "RESUME") == 0)
     hf_qmp_execute (qmp, "query-status", NULL, QMP_TIMEOUT_MS, on_status, link);
-  else if (strcmp (name, "MIGRATION") == 0 && (g_strcmp0 (status, "failed") == 0 || g_strcmp0 (status, "cancelled") == 0))
+  else if (strcmp (name, "MIGRATION") == 0 && (g_strcmp0 (status, "failed") == 0 || g_strcmp0 (status, "cancelled") == 0)) {
+    hf_qmp_execute (qmp, "query-status", NULL, QMP_TIMEOUT_MS, on_status_after_failure, link);
     hf_vm_sign (link->vm, HF_SIGN_FAILED); /* which may end the VM, and with it this link */
+  }
 }
 
 static const HfQmpHandlers monitor_handlers = { on_connected, on_event, on_lost };

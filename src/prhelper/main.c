@@ -398,7 +398,7 @@ fill_in_rules (Helper *helper)
                .max_discards_per_uid = helper->max_discards / 2 },
     .client = { .strict = options->strict, .timeout_ms = options->timeout_ms, .request_timeout_ms = options->request_timeout_ms },
     .vms = { .share_nexus = options->share_nexus,
-             .mask = options->vmstate_bus != NULL,
+             .migrates = options->vmstate_bus != NULL,
              .on_change = helper->rules.links.on_change,
              .timeout_ms = MIN (options->timeout_ms, MOVE_TIMEOUT_MAX_MS),
              .commit_warn_ms = options->commit_warn_s * 1000,

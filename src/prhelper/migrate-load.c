@@ -38,7 +38,7 @@ struct _HfLoad {
   Operation operation;
   GPtrArray *used; /* of HfHolding, not owned */
   gboolean has_run, finished;
-  gboolean anew; /* a commit without a run before it failed: the next starts again */
+  gboolean anew; /* a commit or abort without a run before it failed: the next starts again */
 };
 
 /* ---- which devices ---- */
@@ -614,11 +614,15 @@ is_only_last_left (HfLoad *load)
 gboolean
 hf_load_abort (HfLoad *load, HfReport **ret_report, GError **error)
 {
-  if (!load->has_run && !load_start (load, FALSE, error))
+  gboolean fresh = !load->has_run || load->anew;
+  if (fresh && !load_start (load, FALSE, error)) {
+    load->has_run = FALSE;
     return FALSE;
+  }
   load->has_run = TRUE;
   gboolean good = load->finished || hf_move_abort (load->operation.move) || is_only_last_left (load);
-  load->finished = TRUE;
+  load->finished = good;
+  load->anew = fresh && !good;
   finish (&load->operation, judge_abort, ret_report);
   if (!good)
     set_error (&load->operation, error);

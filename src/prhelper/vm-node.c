@@ -106,8 +106,7 @@ hf_vm_find_rival (HfVm *vm, const HfVmNode *node)
   while (g_hash_table_iter_next (&iter, NULL, &value)) {
     HfVm *other = value;
 
-    /* One that was saved is on its way, perhaps to the VM that asks. */
-    if (other != vm && other->alive && other->phase != HF_VM_SAVED && holds (other, &node->identity))
+    if (other != vm && other->alive && holds (other, &node->identity))
       return other;
   }
   return NULL;

@@ -26,7 +26,8 @@ struct _HfOperation {
   GBytes *bytes; /* the record it works with, encoded; NULL with SAVE */
   HfVmDone done;
   gpointer user_data;
-  gboolean running;
+  gboolean running, has_prelude;
+  gboolean began;    /* a Load: the phase says so */
   gint64 guest_time; /* at the start */
 
   /* The job's. */
@@ -294,7 +295,7 @@ after_load (HfOperation *operation)
   vm->counters.loads++;
   vm->counters.refused += operation->error != NULL;
   if (operation->error) {
-    if (vm->phase == HF_VM_LOADING)
+    if (operation->began)
       hf_vm_set_phase (vm, HF_VM_IDLE, NULL);
     return;
   }
@@ -329,8 +330,10 @@ after_abort (HfOperation *operation)
 {
   HfVm *vm = operation->vm;
 
-  if (operation->error)
+  if (operation->error) {
+    vm->load = g_steal_pointer (&operation->load); /* with its descriptors, for another try */
     return;
+  }
   vm->counters.rolled_back++;
   hf_vm_take_holdings (vm, hf_load_get_holdings (operation->load), FALSE);
   hf_vm_set_phase (vm, HF_VM_IDLE, NULL);
@@ -426,6 +429,17 @@ tell_result (HfOperation *operation)
   hf_vm_tell (operation->vm, name, NULL, operation->error ? operation->error->message : "done", operation->error != NULL);
 }
 
+/* A Load that the journal does not have would be taken back by a helper that is restarted: it is taken back now. */
+static void
+fail_unstored (HfOperation *operation, const GError *not_stored)
+{
+  if (!not_stored || operation->error || operation->kind != HF_OPERATION_LOAD)
+    return;
+  g_set_error (&operation->error, HF_MIGRATE_ERROR, HF_MIGRATE_ERROR_REFUSED, "the journal cannot be written: %s",
+               not_stored->message);
+  hf_vm_operate (operation->vm, HF_OPERATION_ABORT, NULL, HF_ON_CHANGE_ADOPT, NULL, NULL);
+}
+
 /* The journal has it: now it may be answered. */
 static void
 conclude (const GError *not_stored, gpointer user_data)
@@ -439,6 +453,7 @@ conclude (const GError *not_stored, gpointer user_data)
     hf_vm_unref (vm);
     return;
   }
+  fail_unstored (operation, not_stored);
   if (operation->done)
     operation->done (vm, &outcome, operation->error, operation->user_data);
   g_queue_pop_head (&vm->operations);
@@ -484,8 +499,13 @@ static void
 start_job (const GError *not_stored, gpointer user_data)
 {
   HfOperation *operation = user_data;
-  GThread *thread = g_thread_try_new ("operation", job_run, operation, &operation->error);
+  GThread *thread = NULL;
 
+  if (not_stored)
+    g_set_error (&operation->error, HF_MIGRATE_ERROR, HF_MIGRATE_ERROR_REFUSED, "the journal cannot be written: %s",
+                 not_stored->message);
+  else
+    thread = g_thread_try_new ("operation", job_run, operation, &operation->error);
   if (thread)
     g_thread_unref (thread);
   else
@@ -522,12 +542,12 @@ find_record (HfOperation *operation)
 {
   HfVm *vm = operation->vm;
 
-  if (operation->kind == HF_OPERATION_SAVE) {
-    if (vm->phase == HF_VM_IDLE)
-      return TRUE;
-    operation->error = g_error_new (HF_MIGRATE_ERROR, HF_MIGRATE_ERROR_SAVE, "an earlier migration of this VM is not settled");
+  if (vm->phase != HF_VM_IDLE && (operation->kind == HF_OPERATION_SAVE || operation->kind == HF_OPERATION_LOAD)) {
+    operation->error = g_error_new (HF_MIGRATE_ERROR, HF_MIGRATE_ERROR_REFUSED, "an earlier migration of this VM is not settled");
     return FALSE;
   }
+  if (operation->kind == HF_OPERATION_SAVE)
+    return TRUE;
   if (kinds[operation->kind].needs_record) {
     g_clear_pointer (&operation->bytes, g_bytes_unref);
     operation->bytes = vm->record ? g_bytes_ref (vm->record) : NULL;
@@ -558,8 +578,46 @@ start (HfOperation *operation)
     start_job (NULL, operation);
     return;
   }
+  operation->began = TRUE;
   hf_vm_set_phase (vm, HF_VM_LOADING, operation->bytes);
   hf_vm_store (vm, TRUE, start_job, operation);
+}
+
+static HfOperation *
+operation_new (HfVm *vm, HfOperationKind kind, GBytes *record, HfOnChange on_change)
+{
+  HfOperation *operation = g_new0 (HfOperation, 1);
+
+  operation->kind = kind;
+  operation->vm = vm;
+  operation->bytes = record ? g_bytes_ref (record) : NULL;
+  operation->options.on_change = on_change;
+  operation->pidfd = -1;
+  return operation;
+}
+
+/* What has to end before a Save or a Load: who calls for one proves that the VM is here, and that what came before is over. */
+static const struct {
+  gboolean has;
+  HfOperationKind kind;
+} preludes[HF_N_VM_PHASES][2] = {
+  [HF_VM_SAVED] = { { TRUE, HF_OPERATION_RECLAIM }, { TRUE, HF_OPERATION_RECLAIM } },
+  [HF_VM_LOADING] = { { TRUE, HF_OPERATION_ABORT }, { TRUE, HF_OPERATION_ABORT } },
+  [HF_VM_PREPARED] = { { TRUE, HF_OPERATION_COMMIT }, { TRUE, HF_OPERATION_ABORT } },
+};
+
+/* The operation to run now: one that comes before operation, or itself. */
+static HfOperation *
+find_first (HfVm *vm, HfOperation *operation)
+{
+  gboolean load = operation->kind == HF_OPERATION_LOAD;
+
+  if ((!load && operation->kind != HF_OPERATION_SAVE) || operation->has_prelude || !preludes[vm->phase][load].has)
+    return operation;
+  operation->has_prelude = TRUE;
+  hf_vm_close_window (vm);
+  g_queue_push_head (&vm->operations, operation_new (vm, preludes[vm->phase][load].kind, NULL, HF_ON_CHANGE_ADOPT));
+  return g_queue_peek_head (&vm->operations);
 }
 
 void
@@ -570,21 +628,16 @@ hf_vm_work (HfVm *vm)
   if (!operation)
     hf_vm_release_waiting (vm);
   else if (!operation->running && vm->at_work == 0)
-    start (operation);
+    start (find_first (vm, operation));
 }
 
 void
 hf_vm_operate (HfVm *vm, HfOperationKind kind, GBytes *record, HfOnChange on_change, HfVmDone done, gpointer user_data)
 {
-  HfOperation *operation = g_new0 (HfOperation, 1);
+  HfOperation *operation = operation_new (vm, kind, record, on_change);
 
-  operation->kind = kind;
-  operation->vm = vm;
-  operation->bytes = record ? g_bytes_ref (record) : NULL;
-  operation->options.on_change = on_change;
   operation->done = done;
   operation->user_data = user_data;
-  operation->pidfd = -1;
   g_queue_push_tail (&vm->operations, operation);
   hf_vm_work (vm);
 }
@@ -603,17 +656,12 @@ hf_vm_is_operating (HfVm *vm, HfOperationKind kind)
 void
 hf_vm_save (HfVm *vm, HfVmDone done, gpointer user_data)
 {
-  /* A Save is of a VM that runs here, or did until now. */
-  vm->not_before = 0;
-  hf_vm_runs (vm, TRUE);
   hf_vm_operate (vm, HF_OPERATION_SAVE, NULL, HF_ON_CHANGE_ADOPT, done, user_data);
 }
 
 void
 hf_vm_load (HfVm *vm, GBytes *record, HfOnChange on_change, HfVmDone done, gpointer user_data)
 {
-  if (vm->phase == HF_VM_PREPARED)
-    hf_vm_operate (vm, HF_OPERATION_ABORT, NULL, HF_ON_CHANGE_ADOPT, NULL, NULL);
   hf_vm_operate (vm, HF_OPERATION_LOAD, record, on_change, done, user_data);
 }
 

@@ -30,15 +30,28 @@
 #define RETRY_MOST_MS 60000
 
 typedef struct {
-  HfOperationKind runs, failed, ended;
-  gboolean has_runs, has_failed, has_ended;
+  HfOperationKind runs, failed, incoming_failed, ended;
+  gboolean has_runs, has_failed, has_incoming_failed, has_ended;
 } Consequence;
 
 static const Consequence consequences[] = {
   [HF_VM_IDLE] = { 0 },
-  [HF_VM_SAVED] = { HF_OPERATION_RECLAIM, HF_OPERATION_RECLAIM, HF_OPERATION_RELEASE, TRUE, TRUE, TRUE },
-  [HF_VM_LOADING] = { HF_OPERATION_ABORT, HF_OPERATION_ABORT, HF_OPERATION_ABORT, FALSE, TRUE, TRUE },
-  [HF_VM_PREPARED] = { HF_OPERATION_COMMIT, HF_OPERATION_ABORT, HF_OPERATION_ABORT, TRUE, TRUE, TRUE },
+  [HF_VM_SAVED] = { .runs = HF_OPERATION_RECLAIM,
+                    .failed = HF_OPERATION_RECLAIM,
+                    .ended = HF_OPERATION_RELEASE,
+                    .has_runs = TRUE,
+                    .has_failed = TRUE,
+                    .has_ended = TRUE },
+  [HF_VM_LOADING] = { .incoming_failed = HF_OPERATION_ABORT,
+                      .ended = HF_OPERATION_ABORT,
+                      .has_incoming_failed = TRUE,
+                      .has_ended = TRUE },
+  [HF_VM_PREPARED] = { .runs = HF_OPERATION_COMMIT,
+                       .incoming_failed = HF_OPERATION_ABORT,
+                       .ended = HF_OPERATION_ABORT,
+                       .has_runs = TRUE,
+                       .has_incoming_failed = TRUE,
+                       .has_ended = TRUE },
 };
 G_STATIC_ASSERT (G_N_ELEMENTS (consequences) == HF_N_VM_PHASES);
 
@@ -95,8 +108,10 @@ hf_vm_sign (HfVm *vm, HfSign sign)
 
   if (sign == HF_SIGN_RUNS)
     hf_vm_runs (vm, TRUE);
-  else if (consequence->has_failed)
+  else if (sign == HF_SIGN_FAILED && consequence->has_failed)
     start (vm, consequence->failed);
+  else if (sign == HF_SIGN_INCOMING_FAILED && consequence->has_incoming_failed)
+    start (vm, consequence->incoming_failed);
 }
 
 /* It went on in another process of this host, through the same nexus: nothing is left over. */
@@ -132,7 +147,7 @@ hf_vm_restored (HfVm *vm)
   if (!vm->alive)
     hf_vm_ended (vm);
   else if (vm->phase == HF_VM_LOADING)
-    hf_vm_sign (vm, HF_SIGN_FAILED); /* its QEMU got no answer */
+    hf_vm_sign (vm, HF_SIGN_INCOMING_FAILED); /* its QEMU got no answer */
 }
 
 void
@@ -144,42 +159,6 @@ hf_vm_cleanup (HfVm *vm, int descriptor)
 }
 
 /* ---- again ---- */
-
-static gboolean
-on_retry (gpointer user_data)
-{
-  HfVm *vm = hf_vm_ref (user_data);
-
-  vm->retry_source = 0;
-  vm->not_before = 0;
-  if (vm->alive)
-    hf_vm_runs (vm, FALSE);
-  else
-    hf_vm_ended (vm);
-  hf_vm_check_end (vm);
-  hf_vm_unref (vm);
-  return G_SOURCE_REMOVE;
-}
-
-static void
-retry_later (HfVm *vm)
-{
-  guint delay = RETRY_FIRST_MS << MIN (vm->attempts, 10);
-
-  delay = MIN (delay, RETRY_MOST_MS);
-  vm->attempts++;
-  vm->not_before = g_get_monotonic_time () + (gint64)delay * 1000;
-  g_clear_handle_id (&vm->retry_source, g_source_remove);
-  vm->retry_source = g_timeout_add (delay, on_retry, vm);
-}
-
-static void
-give_up (HfVm *vm, const char *what)
-{
-  hf_vm_tell (vm, what, NULL, "given up: run holdfast(1) with the record of this VM", TRUE);
-  hf_vm_set_phase (vm, HF_VM_IDLE, NULL);
-  vm->alive ? hf_vm_store (vm, TRUE, NULL, NULL) : hf_vm_check_end (vm);
-}
 
 /* A release that is refused on a living source waits for its end; the others are tried again while they matter. */
 static gboolean
@@ -202,6 +181,44 @@ is_worth_a_retry (const HfVm *vm, HfOperationKind kind)
   }
 }
 
+/* The same operation again: that it failed is no sign for another one. */
+static gboolean
+on_retry (gpointer user_data)
+{
+  HfVm *vm = hf_vm_ref (user_data);
+
+  vm->retry_source = 0;
+  vm->not_before = 0;
+  if (!vm->alive && vm->phase == HF_VM_SAVED)
+    hf_vm_ended (vm); /* by now another VM of this host may hold the LU */
+  else if (is_worth_a_retry (vm, vm->retry_kind))
+    start (vm, vm->retry_kind);
+  hf_vm_check_end (vm);
+  hf_vm_unref (vm);
+  return G_SOURCE_REMOVE;
+}
+
+static void
+retry_later (HfVm *vm, HfOperationKind kind)
+{
+  guint delay = RETRY_FIRST_MS << MIN (vm->attempts, 10);
+
+  delay = MIN (delay, RETRY_MOST_MS);
+  vm->retry_kind = kind;
+  vm->attempts++;
+  vm->not_before = g_get_monotonic_time () + (gint64)delay * 1000;
+  g_clear_handle_id (&vm->retry_source, g_source_remove);
+  vm->retry_source = g_timeout_add (delay, on_retry, vm);
+}
+
+static void
+give_up (HfVm *vm, const char *what)
+{
+  hf_vm_tell (vm, what, NULL, "given up: run holdfast(1) with the record of this VM", TRUE);
+  hf_vm_set_phase (vm, HF_VM_IDLE, NULL);
+  vm->alive ? hf_vm_store (vm, TRUE, NULL, NULL) : hf_vm_check_end (vm);
+}
+
 void
 hf_vm_after (HfVm *vm, HfOperationKind kind, const GError *error)
 {
@@ -209,7 +226,7 @@ hf_vm_after (HfVm *vm, HfOperationKind kind, const GError *error)
     if (vm->attempts >= ATTEMPTS_MAX && !(vm->alive && kind == HF_OPERATION_COMMIT))
       give_up (vm, "end");
     else
-      retry_later (vm);
+      retry_later (vm, kind);
     return;
   }
   if (!vm->alive && vm->phase != HF_VM_IDLE && g_queue_is_empty (&vm->operations))

@@ -30,6 +30,17 @@ typedef struct {
 
 typedef struct _HfOperation HfOperation;
 
+typedef enum {
+  HF_OPERATION_SAVE,
+  HF_OPERATION_LOAD,
+  HF_OPERATION_CHECK,
+  HF_OPERATION_COMMIT,
+  HF_OPERATION_ABORT,
+  HF_OPERATION_RELEASE,
+  HF_OPERATION_RECLAIM
+} HfOperationKind;
+#define HF_N_OPERATIONS (HF_OPERATION_RECLAIM + 1)
+
 struct _HfVm {
   gint references; /* the table, connections, commands, operations */
   HfVms *vms;
@@ -54,9 +65,11 @@ struct _HfVm {
   GPtrArray *kept; /* of HfHolding: descriptors for a release after the end of the process; or NULL */
   gint64 guest_time;
   gint64 phase_since; /* monotonic */
+  gint64 alone_since; /* the last connection went */
   gint64 warned_at;
   gboolean window; /* commands that come now may be QEMU's own */
-  guint attempts;  /* of a release or reclaim that failed */
+  guint attempts;  /* of the operation that failed, which is tried again */
+  HfOperationKind retry_kind;
   gint64 not_before;
   guint retry_source;
   HfVmCounters counters;
@@ -116,21 +129,11 @@ void hf_vm_release_waiting (HfVm *vm);
 void hf_vm_leave_commands (HfVm *vm);
 
 /* ---- vm-operation.c ---- */
-typedef enum {
-  HF_OPERATION_SAVE,
-  HF_OPERATION_LOAD,
-  HF_OPERATION_CHECK,
-  HF_OPERATION_COMMIT,
-  HF_OPERATION_ABORT,
-  HF_OPERATION_RELEASE,
-  HF_OPERATION_RECLAIM
-} HfOperationKind;
-#define HF_N_OPERATIONS (HF_OPERATION_RECLAIM + 1)
 /* record: of LOAD and CHECK; else NULL. done may be NULL. */
 void hf_vm_operate (HfVm *vm, HfOperationKind kind, GBytes *record, HfOnChange on_change, HfVmDone done, gpointer user_data);
 /* One of this kind waits or runs. */
 gboolean hf_vm_is_operating (HfVm *vm, HfOperationKind kind);
-/* Starts the next operation if it may start now. */
+/* Starts the next operation if it may start now; without one, commands that waited go on. */
 void hf_vm_work (HfVm *vm);
 
 /* ---- vm-phase.c ---- */

@@ -23,6 +23,8 @@
 #include <unistd.h>
 
 #define TICK_MS 250
+/* VMs of one user that have no connection and hold nothing: each has a descriptor. */
+#define ALONE_MAX 64
 
 static guint
 peer_hash (gconstpointer data)
@@ -176,6 +178,9 @@ hf_vms_connect (HfVms *vms, const HfPeer *peer)
   vm->connections++;
   hf_vm_ref (vm);
   if (is_new) {
+    /* A helper that is started again does not refuse the Save of a client that had nothing to say since. */
+    if (vms->rules.migrates)
+      hf_vm_store (vm, FALSE, NULL, NULL);
     hf_vm_tell (vm, "connect", NULL, "a new VM", FALSE);
     if (vms->lifecycle)
       vms->lifecycle (vm, TRUE, vms->lifecycle_data);
@@ -183,14 +188,60 @@ hf_vms_connect (HfVms *vms, const HfPeer *peer)
   return vm;
 }
 
+static gboolean
+is_alone (HfVm *vm, uid_t uid)
+{
+  return vm->alive && vm->peer.uid == uid && vm->connections == 0 && vm->phase == HF_VM_IDLE && vm->nodes->len == 0
+         && g_queue_is_empty (&vm->operations) && g_queue_is_empty (&vm->commands);
+}
+
+static void
+forget (HfVm *vm)
+{
+  HfVms *vms = vm->vms;
+
+  hf_vm_ref (vm);
+  vm->alive = FALSE;
+  if (vms->lifecycle)
+    vms->lifecycle (vm, FALSE, vms->lifecycle_data);
+  hf_vm_check_end (vm);
+  hf_vm_unref (vm);
+}
+
+/* Whoever comes and goes with process after process has so many remembered, and not one more. */
+static void
+limit_alone (HfVms *vms, uid_t uid)
+{
+  HfVm *oldest = NULL;
+  guint n = 0;
+  GHashTableIter iter;
+  gpointer value;
+
+  g_hash_table_iter_init (&iter, vms->by_process);
+  while (g_hash_table_iter_next (&iter, NULL, &value)) {
+    HfVm *vm = value;
+
+    if (!is_alone (vm, uid))
+      continue;
+    n++;
+    if (!oldest || vm->alone_since < oldest->alone_since)
+      oldest = vm;
+  }
+  if (n > ALONE_MAX)
+    forget (oldest);
+}
+
 void
 hf_vms_disconnect (HfVms *vms, HfVm *vm)
 {
   vm->connections--;
+  vm->alone_since = g_get_monotonic_time ();
   if (!vms->freed) {
     if (hf_vm_look_for_end (vm))
       hf_vms_start_ticking (vms);
     hf_vm_check_end (vm);
+    if (vm->connections == 0)
+      limit_alone (vms, vm->peer.uid);
   }
   hf_vm_unref (vm);
 }

@@ -14,7 +14,7 @@
 
 typedef struct {
   gboolean share_nexus; /* --shared-nexus=allow */
-  gboolean mask;        /* hide in REPORT CAPABILITIES what cannot follow a VM */
+  gboolean migrates;    /* a Save may come: clients are remembered, and what cannot follow a VM is hidden */
   HfOnChange on_change; /* of Load */
   guint timeout_ms;     /* of each phase of a move */
   guint commit_warn_ms;
@@ -58,8 +58,9 @@ char *hf_command_name_device (const HfCommand *command); /* "block 8:16", for th
 /* ---- signs of where a VM runs, from a monitor ---- */
 
 typedef enum {
-  HF_SIGN_RUNS,  /* RESUME, or query-status says running */
-  HF_SIGN_FAILED /* MIGRATION failed or cancelled */
+  HF_SIGN_RUNS,           /* query-status says running, at the start or after RESUME */
+  HF_SIGN_FAILED,         /* MIGRATION failed or cancelled, of either direction */
+  HF_SIGN_INCOMING_FAILED /* the same, and query-status says inmigrate: what comes in has failed */
 } HfSign;
 void hf_vm_sign (HfVm *vm, HfSign sign);
 

@@ -21,9 +21,10 @@
 struct _HfMove {
   const HfRecord *record;
   HfUnitShared shared;
-  char *state_dir; /* NULL: no journal */
-  HfUnit **units;  /* one for each of the record's */
-  gboolean begun;  /* any phase was run */
+  char *state_dir;   /* NULL: no journal */
+  HfUnit **units;    /* one for each of the record's */
+  gboolean begun;    /* any phase was run */
+  gboolean aborting; /* an abort that failed may be tried again */
   gboolean prepared;
 };
 
@@ -347,12 +348,13 @@ hf_move_abort (HfMove *move)
 {
   if (!move->begun)
     return abort_earlier (move);
-  if (move->prepared)
+  if (move->prepared || move->aborting)
     for_each_unit (move, hf_unit_abort);
   move->prepared = FALSE;
   set_backed_out (move, "taken back");
   close_journal (move);
-  return is_taken_back (move);
+  move->aborting = !is_taken_back (move);
+  return !move->aborting;
 }
 
 gboolean

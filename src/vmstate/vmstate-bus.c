@@ -277,7 +277,7 @@ take_connection (HfVmstateBus *bus)
 static void
 fail (HfVmstateBus *bus, const char *text)
 {
-  g_autoptr (HfVmstateBus) held = g_rc_box_acquire (bus);
+  G_GNUC_UNUSED g_autoptr (HfVmstateBus) held = g_rc_box_acquire (bus);
   g_autoptr (GDBusConnection) connection = NULL;
 
   /* A bus that lets us in and throws us out at once is no reason to try again at once. */
