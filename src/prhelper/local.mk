@@ -16,6 +16,7 @@ libholdfast_prhelper_la_SOURCES = \
   src/prhelper/sandbox.c src/prhelper/sandbox.h \
   src/prhelper/server.c src/prhelper/server.h \
   src/prhelper/sgio.c src/prhelper/sgio.h \
+  src/prhelper/threads.c src/prhelper/threads.h \
   src/prhelper/trace.c src/prhelper/trace.h
 libholdfast_prhelper_la_SOURCES += src/prhelper/control.h src/prhelper/migrate.h src/prhelper/process.h src/prhelper/store.h
 libholdfast_prhelper_la_SOURCES += src/prhelper/vms.h

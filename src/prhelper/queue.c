@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Owns: the lanes, the jobs in them, the pool of threads. Thread: main, except job_run.
+ * Owns: the lanes, the jobs in them, the threads. Thread: main, except job_run.
  *
  * Theory of operation: a lane is the queue of one device, found by its number, and lives while it has jobs. Its first job is at
  * work, the others wait. A thread runs one job, puts it into the inbox and wakes the main context, which answers and starts the
@@ -20,7 +20,9 @@
 #include "prhelper/queue.h"
 
 #include "base/deadline.h"
+#include "prhelper/log.h"
 #include "prhelper/loop.h"
+#include "prhelper/threads.h"
 
 #include <fcntl.h>
 #include <holdfast/scsi.h>
@@ -35,7 +37,7 @@
 #define DISCARD_SLOW_TIME (5 * G_USEC_PER_SEC)
 /* Processes of a user that close at the same time. */
 #define DISCARDERS_MAX 16
-#define THREADS_KEPT 16
+#define THREADS_KEPT 32
 /* The kernel needs time too when a device gave no answer, to abort the command; its answer is to come before the deadline. */
 #define KERNEL_SHARE_MS 5000
 /* Jobs that end in one turn of the main loop; clients that pipeline would keep it for ever. */
@@ -51,23 +53,6 @@
 #define MEAN_OF 8
 /* Devices whose speed is known. */
 #define SPEEDS_MAX 256
-
-/* The pool's hand-over of a job, which the thread sanitizer cannot see either. */
-#ifdef __SANITIZE_THREAD__
-#define HF_THREAD_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define HF_THREAD_SANITIZER 1
-#endif
-#endif
-#ifdef HF_THREAD_SANITIZER
-#include <sanitizer/tsan_interface.h>
-#define hand_over(job) __tsan_release (job)
-#define take_over(job) __tsan_acquire (job)
-#else
-#define hand_over(job)
-#define take_over(job)
-#endif
 
 typedef enum { LANE_BLOCK, LANE_CHARACTER, LANE_OTHER, LANE_DISCARD, LANE_DISCARD_USER } LaneKind;
 
@@ -119,7 +104,7 @@ struct _HfQueue {
   GHashTable *processes, *users;          /* -> running commands */
   GHashTable *user_discards, *discarders; /* -> descriptors that wait to be closed; processes with a lane for them */
   guint n_running;
-  GThreadPool *pool;
+  HfThreads *threads;
   GSource *inbox_source;
   gboolean freed;
 
@@ -170,11 +155,12 @@ job_post (HfJob *job)
   HfQueue *queue = job->queue;
 
   pthread_mutex_lock (&queue->lock);
-  if (queue->inbox_source) {
-    g_queue_push_tail (&queue->inbox, job);
-    g_source_set_ready_time (queue->inbox_source, 0);
-  } else {
+  if (!queue->inbox_source) {
     job_free (job);
+  } else {
+    g_queue_push_tail (&queue->inbox, job);
+    if (queue->inbox.length == 1)
+      g_source_set_ready_time (queue->inbox_source, 0);
   }
   pthread_mutex_unlock (&queue->lock);
   queue_unref (queue);
@@ -210,11 +196,10 @@ job_send (HfJob *job)
 }
 
 static void
-job_run (gpointer data, gpointer user_data)
+job_run (gpointer data)
 {
   HfJob *job = data;
 
-  take_over (job);
   if (job->discards)
     close_all (g_array_ref (job->discards));
   else if (job->work)
@@ -266,8 +251,18 @@ start_on_thread (HfQueue *queue, HfJob *job)
 {
   job->begun = TRUE;
   g_atomic_int_inc (&queue->references);
-  hand_over (job);
-  g_thread_pool_push (queue->pool, job, NULL);
+  if (hf_threads_run (queue->threads, job, job->discards != NULL))
+    return;
+  hf_log_peer (HF_LOG_WARNING, job->peer.pid, "no thread can be made: a command of process %d is answered BUSY",
+               (int)job->peer.pid);
+  /* Nothing is sent. A discard is refused only if there is not one thread that could close. */
+  job->answer.status = HF_SAM_BUSY;
+  job->took_us = -1;
+  if (job->discards)
+    close_all (g_array_ref (job->discards));
+  else if (!job->work)
+    hf_queue_discard (queue, &job->peer, job->descriptor);
+  job_post (job);
 }
 
 /* Only reads: how long a command takes that aborts others is not to be told by the one before. */
@@ -450,9 +445,7 @@ hf_queue_new (const HfQueueLimits *limits)
   queue->users = g_hash_table_new (NULL, NULL);
   queue->user_discards = g_hash_table_new (NULL, NULL);
   queue->discarders = g_hash_table_new (NULL, NULL);
-  /* Unlimited: the queue counts itself, and a job that the pool kept back would wait for a device that is not its own. */
-  queue->pool = g_thread_pool_new (job_run, NULL, -1, FALSE, NULL);
-  g_thread_pool_set_max_unused_threads (THREADS_KEPT);
+  queue->threads = hf_threads_new (THREADS_KEPT, job_run);
   queue->inbox_source = g_source_new (&inbox_functions, sizeof (InboxSource));
   ((InboxSource *)queue->inbox_source)->queue = queue;
   g_source_attach (queue->inbox_source, NULL);
@@ -505,7 +498,7 @@ hf_queue_free (HfQueue *queue)
   g_source_destroy (queue->inbox_source);
   g_clear_pointer (&queue->inbox_source, g_source_unref);
   pthread_mutex_unlock (&queue->lock);
-  g_thread_pool_free (queue->pool, FALSE, FALSE);
+  hf_threads_free (queue->threads);
   g_hash_table_unref (queue->lanes);
   g_hash_table_unref (queue->speeds);
   g_hash_table_unref (queue->processes);

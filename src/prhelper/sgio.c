@@ -95,7 +95,9 @@ static void
 answer_errno (HfSgioAnswer *answer, int reason)
 {
   answer_from_table (answer, errno_answers, G_N_ELEMENTS (errno_answers), reason);
-  g_snprintf (answer->trouble, sizeof answer->trouble, "SG_IO: %s", g_strerror (reason));
+  /* Not g_strerror, which has a lock for all threads. */
+  errno = reason;
+  g_snprintf (answer->trouble, sizeof answer->trouble, "SG_IO: %m");
 }
 
 static void

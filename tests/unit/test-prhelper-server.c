@@ -21,6 +21,7 @@
 #include <gio/gio.h>
 #include <glib/gstdio.h>
 #include <holdfast/scsi.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -32,6 +33,8 @@
 /* A command that is still at work when everything else has happened. */
 #define LONG "delay:1500"
 #define LONG_US 1500000
+/* Commands after which a device is known as quick, even if the first of them was not. */
+#define TAKEOVER_QUICK 30
 
 typedef struct {
   char *folder, *path;
@@ -502,6 +505,109 @@ on_time (gpointer user_data)
   return G_SOURCE_REMOVE;
 }
 
+/* ---- the main thread executes too ---- */
+
+/* Threads that have the name. */
+static guint
+count_threads (const char *name)
+{
+  g_autoptr (GDir) threads = g_dir_open ("/proc/self/task", 0, NULL);
+  const char *id;
+  guint n = 0;
+
+  g_assert_nonnull (threads);
+  while ((id = g_dir_read_name (threads)) != NULL) {
+    g_autofree char *path = g_build_filename ("/proc/self/task", id, "comm", NULL);
+    g_autofree char *comm = NULL;
+
+    if (g_file_get_contents (path, &comm, NULL, NULL))
+      n += strcmp (g_strchomp (comm), name) == 0;
+  }
+  return n;
+}
+
+/* The device has been quick so often that the main thread executes its reads. When one hangs, another one is the main thread. */
+static void
+play_takeover (const char *path)
+{
+  int quick = client_new (path), other = client_new (path);
+
+  for (guint i = 0; i < TAKEOVER_QUICK; i++) {
+    request (quick, HF_PROTOCOL_PR_IN, 24, "/dev/null", O_RDWR);
+    assert_answer (quick, "02 b/0006");
+  }
+  request (quick, HF_PROTOCOL_PR_IN, 24, "/dev/null", O_RDWR);
+  settle (other);
+  request (other, HF_PROTOCOL_PR_IN, 24, "/dev/zero", O_RDWR);
+  assert_answer (other, "02 b/0006");
+  assert_silent (quick);
+  /* The one that is away, the one that leads, and who watches it. */
+  g_assert_cmpuint (count_threads ("main"), ==, 3);
+  assert_answer (quick, "02 b/0006");
+  request (quick, HF_PROTOCOL_PR_IN, 24, "/dev/null", O_RDWR);
+  assert_answer (quick, "02 b/0006");
+  close (quick);
+  close (other);
+}
+
+static void
+test_takeover (void)
+{
+  stage_run (stage_new (), play_takeover, "before-guest-in#31=" LONG);
+}
+
+/* All is stopped while the main thread is away: it ends with its command, as any other would. */
+static void
+play_takeover_stop (const char *path)
+{
+  int quick = client_new (path);
+
+  for (guint i = 0; i < TAKEOVER_QUICK; i++) {
+    request (quick, HF_PROTOCOL_PR_IN, 24, "/dev/null", O_RDWR);
+    assert_answer (quick, "02 b/0006");
+  }
+  request (quick, HF_PROTOCOL_PR_IN, 24, "/dev/null", O_RDWR);
+  assert_serves (path);
+  g_assert_cmpuint (count_threads ("main"), ==, 3);
+  g_idle_add (on_stop, the_stage);
+  assert_answer (quick, "02 b/0006");
+  assert_closed (quick);
+}
+
+static void
+test_takeover_stop (void)
+{
+  stage_run (stage_new (), play_takeover_stop, "before-guest-in#31=" LONG);
+}
+
+/* A stack that there is no room for. */
+static void
+play_no_thread (const char *path)
+{
+  int fd = client_new (path);
+  pthread_attr_t none, before;
+
+  pthread_getattr_default_np (&before);
+  pthread_attr_init (&none);
+  g_assert_cmpint (pthread_attr_setstacksize (&none, (gsize)1 << (GLIB_SIZEOF_VOID_P * 8 - 2)), ==, 0);
+  g_assert_cmpint (pthread_setattr_default_np (&none), ==, 0);
+  request (fd, HF_PROTOCOL_PR_IN, 24, "/dev/null", O_RDWR);
+  assert_answer (fd, "08");
+  g_assert_cmpint (pthread_setattr_default_np (&before), ==, 0);
+  request (fd, HF_PROTOCOL_PR_IN, 24, "/dev/null", O_RDWR);
+  assert_answer (fd, "02 b/0006");
+  pthread_attr_destroy (&none);
+  pthread_attr_destroy (&before);
+  close (fd);
+}
+
+/* No thread can be made: a command is answered and not kept. */
+static void
+test_no_thread (void)
+{
+  stage_run (stage_new (), play_no_thread, NULL);
+}
+
 /* Commands that follow each other without end do not keep the loop from anything else. */
 static void
 test_turn (void)
@@ -932,6 +1038,9 @@ main (int argc, char **argv)
   g_test_add_func ("/prhelper/server/deadline", test_deadline);
   g_test_add_func ("/prhelper/server/threads", test_threads);
   g_test_add_func ("/prhelper/server/turn", test_turn);
+  g_test_add_func ("/prhelper/server/takeover", test_takeover);
+  g_test_add_func ("/prhelper/server/takeover-stop", test_takeover_stop);
+  g_test_add_func ("/prhelper/server/no-thread", test_no_thread);
   g_test_add_func ("/prhelper/server/shares", test_shares);
   g_test_add_func ("/prhelper/server/discards", test_discards);
   g_test_add_func ("/prhelper/server/stalls", test_stalls);
