@@ -163,8 +163,9 @@ static void
 print_writer (Writer *w)
 {
   pthread_mutex_lock (&w->lock);
-  answer ("ok next=%" PRIu64 " good=%" PRIu64 " failed=%" PRIu64 " last_good=%" PRIu64 " begin_ms=%" PRIu64 " last_good_ms=%" PRIu64
-          " longest_ms=%" PRIu64 " last_failed=%" PRIu64 " last_failed_ms=%" PRIu64 " last_errno=%d now_ms=%" PRIu64,
+  answer ("ok next=%" PRIu64 " good=%" PRIu64 " failed=%" PRIu64 " last_good=%" PRIu64 " begin_ms=%" PRIu64
+          " last_good_ms=%" PRIu64 " longest_ms=%" PRIu64 " last_failed=%" PRIu64 " last_failed_ms=%" PRIu64
+          " last_errno=%d now_ms=%" PRIu64,
           w->next, w->n_good, w->n_failed, w->last_good, w->begin_ms, w->last_good_ms, w->longest_ms, w->last_failed.number,
           w->last_failed.ms, w->last_failed.error, now_ms ());
   pthread_mutex_unlock (&w->lock);
@@ -194,8 +195,15 @@ static bool
 scsi (Writer *w, const unsigned char *cdb, unsigned cdb_length, int direction, void *data, unsigned length, Answer *ret)
 {
   unsigned char sense[96] = { 0 };
-  sg_io_hdr_t io = { .interface_id = 'S', .dxfer_direction = direction, .cmd_len = (unsigned char)cdb_length, .mx_sb_len = sizeof sense,
-                     .dxfer_len = length, .dxferp = data, .cmdp = (unsigned char *)cdb, .sbp = sense, .timeout = 60000 };
+  sg_io_hdr_t io = { .interface_id = 'S',
+                     .dxfer_direction = direction,
+                     .cmd_len = (unsigned char)cdb_length,
+                     .mx_sb_len = sizeof sense,
+                     .dxfer_len = length,
+                     .dxferp = data,
+                     .cmdp = (unsigned char *)cdb,
+                     .sbp = sense,
+                     .timeout = 60000 };
 
   if (ioctl (w->fd, SG_IO, &io) != 0 || io.host_status != 0) {
     answer ("error errno %d host status %u", errno, io.host_status);
@@ -284,8 +292,7 @@ obey (char *line)
     answer ("ok");
   } else if (strcmp (verb, "uptime") == 0)
     answer ("ok %" PRIu64, now_ms ());
-  else if (strcmp (verb, "pr") == 0 &&
-           sscanf (line, "%*s %*u %u %u %" SCNx64 " %" SCNx64, &action, &type, &key, &new_key) == 4)
+  else if (strcmp (verb, "pr") == 0 && sscanf (line, "%*s %*u %u %u %" SCNx64 " %" SCNx64, &action, &type, &key, &new_key) == 4)
     persistent_reserve_out (w, action, type, key, new_key);
   else if (strcmp (verb, "in") == 0 && sscanf (line, "%*s %*u %u", &action) == 1)
     persistent_reserve_in (w, action);

@@ -25,7 +25,7 @@ def fenced_before_save(world, type):
 def fenced_at(world, type, point):
     """The destination's helper stops at point, the judge fences, the helper goes on."""
     host = world.other()
-    host.start_helper(fail=f"{point}=stop")
+    host.start_helper(fail=f"{point}#1=stop")
     world.reserve(type)
     world.start_writing()
     world.await_writes()

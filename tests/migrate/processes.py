@@ -46,7 +46,7 @@ class Process:
         self.name, self.arguments, self.env = name, arguments, env
         self.log_path = os.path.join(folder, f"{name}.log")
         self.process = None
-        self.mark = 0
+        self.mark = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         self.start()
 
     def start(self):
@@ -132,8 +132,10 @@ class Bus(Process):
 class Helper(Process):
     """A pr-helper, started anew at once when it dies, as a service manager does."""
 
-    def __init__(self, path, arguments, folder, socket_path, fail=None, fail_log=None):
-        self.socket_path, self.wanted, self.n_starts = socket_path, True, 0
+    def __init__(self, path, arguments, folder, socket_path, probe_path, fail=None, fail_log=None):
+        """probe_path: a socket where one can see that it is there; every process that connects to socket_path is a VM to it."""
+        self.probe_path, self.wanted, self.n_starts = probe_path, True, 0
+        self.deaths = []  # statuses of ends that nobody asked for in order
         env = {"HOLDFAST_FAIL": fail} if fail else {}
         if fail_log:
             env["HOLDFAST_FAIL_LOG"] = fail_log
@@ -147,15 +149,16 @@ class Helper(Process):
 
     def _keep(self):
         while True:
-            self.process.wait()
+            status = self.process.wait()
             if not self.wanted:
                 break
+            self.deaths.append(status)
             self.env = {}
             self.start()
 
     def wait_ready(self):
         def ready():
-            connection = connect(self.socket_path)
+            connection = connect(self.probe_path)
             if connection:
                 connection.close()
             return connection
@@ -169,15 +172,20 @@ class Helper(Process):
         wait_until(lambda: self.n_starts > before, "a helper that was started again")
         self.wait_ready()
 
-    def end(self, limit=LIMIT):
+    def end(self):
+        """Ends it in order. What it did wrong in its life is a failure."""
         self.wanted = False
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         try:
-            return self.wait(limit)
+            status = self.wait()
         except Failure:
             self.kill()
             raise
+        with open(self.log_path, errors="replace") as file:
+            log = file.read()
+        check(status == 0 and set(self.deaths) <= {-signal.SIGKILL} and "Sanitizer" not in log and "runtime error" not in log,
+              f"the helper ended with {status}, before that with {self.deaths}", log[-4000:])
 
 
 class Monitor:

@@ -103,7 +103,7 @@ class Host:
         if self.helper:
             self.helper.end()
         if stock:
-            self.helper = Helper("qemu-pr-helper", [], self.folder, self.socket_path)
+            self.helper = Helper("qemu-pr-helper", [], self.folder, self.socket_path, self.socket_path)
             return
         arguments = ["-v", "--state-dir", self.state_dir, "--vmstate-bus", self.bus.address, "--control", self.control_path,
                      "--sandbox", "on"]
@@ -111,7 +111,7 @@ class Host:
             arguments += ["--qmp", self.qmp_path]
         os.makedirs(self.state_dir, exist_ok=True)
         open(self.fail_log, "w").close()
-        self.helper = Helper(self.world.program, arguments, self.folder, self.socket_path, fail, self.fail_log)
+        self.helper = Helper(self.world.program, arguments, self.folder, self.socket_path, self.control_path, fail, self.fail_log)
         self.bus.wait_name()
 
     def points(self):
@@ -134,8 +134,10 @@ class Host:
         """What the helper knows of the VM that is this process, or None."""
         return next((vm for vm in self.ask("list")["vms"] if vm["pid"] == pid), None)
 
-    def await_phase(self, pid, phase):
-        wait_until(lambda: (vm := self.vm(pid)) and vm["phase"] == phase, lambda: f"phase {phase}: {self.vm(pid)}")
+    def await_load(self, pid):
+        """The helper has answered Load of the VM that is this process."""
+        wait_until(lambda: (vm := self.vm(pid)) and vm["phase"] != "loading" and vm["counters"]["loads"],
+                   lambda: f"an answer to Load: {self.vm(pid)}")
 
 
 class World:
@@ -178,10 +180,13 @@ class World:
         self.version, self.scsi_block, self.with_qmp, self.stock = version, scsi_block, with_qmp, stock
         if version:
             prepare_root(version)
+        self.end_helpers()
+
+    def end_helpers(self):
         for host in self.hosts.values():
-            if host.helper:
-                host.helper.end()
-            host.helper = None
+            helper, host.helper = host.helper, None
+            if helper:
+                helper.end()
 
     def new_qemu(self, name, **named):
         host = self.hosts[name]
