@@ -111,8 +111,10 @@ class Vm:
 class Host:
     """A helper with a nexus and a state directory of its own."""
 
-    def __init__(self, side, folder, name, options=()):
+    def __init__(self, side, folder, name, options=(), **words):
+        """words: of its devices' markers."""
         self.side, self.name, self.folder, self.options, self.vms = side, name, os.path.join(folder, name), list(options), []
+        self.words = words
         os.mkdir(self.folder)
         self.control = self.helper = None
         self.markers = {}
@@ -145,7 +147,7 @@ class Host:
 
     def marker(self, lu):
         if lu not in self.markers:
-            self.markers[lu] = self.side.marker(lu, nexus=self.name)
+            self.markers[lu] = self.side.marker(lu, nexus=self.name, **self.words)
             os.symlink(self.markers[lu], os.path.join(self.folder, f"lu{lu}"))
         return self.markers[lu]
 
