@@ -6,7 +6,8 @@
  * another thread, and if it takes longer another one goes on with the loop. One for the process.
  *
  * "Thread: main" of other files means the thread that runs the loop now, which has all that main owns for itself. It gives that
- * up with hf_loop_leave and has it again only when hf_loop_return says so.
+ * up with hf_loop_leave and has it again only when hf_loop_return says so. Meanwhile nobody runs the context:
+ * g_main_context_invoke of another thread would call its function there and then, so messages to main are sources of their own.
  */
 
 #include <glib.h>

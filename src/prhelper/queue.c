@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Owns: the lanes, the jobs in them, the threads. Thread: main, except job_run.
+ * Owns: the lanes, the jobs in them, the threads. Thread: main, except job_run, job_send and job_post.
  *
  * Theory of operation: a lane is the queue of one device, found by its number, and lives while it has jobs. Its first job is at
  * work, the others wait. A thread runs one job, puts it into the inbox and wakes the main context, which answers and starts the
  * lane's next. So a device that hangs keeps one thread, and its commands, and nobody else's.
+ *
+ * A read of a device that has answered in microseconds so far is no matter for another thread: to wake it, and to be woken by it,
+ * would take longer. The main thread executes it itself behind the turn of its loop (loop.h). If another thread is main when it
+ * comes back, the job goes into the inbox like all others.
  *
  * Descriptors to be closed are jobs too, in a lane for each client process, or, if many of a user's have one, a common one of
  * that user: close(2) on a file of FUSE waits for its server. While one such job is at work the next collects descriptors. statx
@@ -49,7 +53,7 @@
 #define SHORT_US 20
 #define SHORT_ALONE_US 500
 #define ALONE_MIN 16
-#define SLOW_US 2000
+#define SLOW_US 1000
 #define MEAN_OF 8
 /* Devices whose speed is known. */
 #define SPEEDS_MAX 256
