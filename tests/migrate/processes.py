@@ -258,7 +258,8 @@ class Qemu(Process):
         return self.qmp("query-status")["status"] == "running"
 
     def set_capabilities(self, **states):
-        self.qmp("migrate-set-capabilities", capabilities=[{"capability": name.replace("_", "-"), "state": state} for name, state in states.items()])
+        self.qmp("migrate-set-capabilities",
+                 capabilities=[{"capability": name.replace("_", "-"), "state": state} for name, state in states.items()])
 
     def migration(self):
         return self.qmp("query-migrate").get("status", "none")
