@@ -41,7 +41,7 @@
 #define DISCARD_SLOW_TIME (5 * G_USEC_PER_SEC)
 /* Processes of a user that close at the same time. */
 #define DISCARDERS_MAX 16
-#define THREADS_KEPT 32
+#define THREADS_KEPT 18
 /* The kernel needs time too when a device gave no answer, to abort the command; its answer is to come before the deadline. */
 #define KERNEL_SHARE_MS 5000
 /* Jobs that end in one turn of the main loop; clients that pipeline would keep it for ever. */
