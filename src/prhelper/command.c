@@ -344,7 +344,7 @@ identify (int descriptor, gpointer data)
 {
   Identification *it = data;
   HfDevice *device = hf_device_new (descriptor, NULL);
-  g_autoptr (GPtrArray) open = it->pidfd >= 0 ? hf_devices_of_process (&it->peer, it->pidfd, NULL) : NULL;
+  g_autoptr (GPtrArray) open = it->pidfd >= 0 ? hf_devices_of_process (&it->peer, it->pidfd, NULL, NULL) : NULL;
 
   if (!device)
     return;

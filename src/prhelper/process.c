@@ -455,6 +455,8 @@ search_numbers (Search *search)
       add_node (search->devices, fd, NULL, NULL);
     else if (errno == EPERM || errno == EACCES || errno == ENOSYS)
       return FALSE;
+    else if (errno != EBADF)
+      search->refused = errno;
   }
   return TRUE;
 }
@@ -468,7 +470,7 @@ has_ended (int pidfd)
 }
 
 GPtrArray *
-hf_devices_of_process (const HfPeer *peer, int pidfd, GError **error)
+hf_devices_of_process (const HfPeer *peer, int pidfd, gboolean *ret_complete, GError **error)
 {
   g_autoptr (GPtrArray) devices = g_ptr_array_new_with_free_func ((GDestroyNotify)hf_device_free);
   Search search = { .folder = open_folder (peer, error), .pidfd = pidfd, .devices = devices };
@@ -477,14 +479,20 @@ hf_devices_of_process (const HfPeer *peer, int pidfd, GError **error)
 
   if (search.folder < 0)
     return NULL;
-  found = search_list (&search) || search_numbers (&search);
+  found = search_list (&search);
+  if (!found) {
+    search.refused = 0;
+    found = search_numbers (&search);
+  }
   reason = errno;
   close (search.folder);
   if (has_ended (pidfd))
     fail_ended (error, peer);
-  else if (found)
+  else if (found) {
+    if (ret_complete)
+      *ret_complete = search.refused == 0 && devices->len < HF_DEVICES_MAX;
     return g_steal_pointer (&devices);
-  else if (reason == EPERM || reason == EACCES)
+  } else if (reason == EPERM || reason == EACCES)
     fail (error, G_IO_ERROR_PERMISSION_DENIED, peer,
           "its devices cannot be seen: CAP_SYS_PTRACE is missing, or running as its user and group (or set --device)", reason);
   else

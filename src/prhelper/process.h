@@ -45,9 +45,10 @@ gboolean hf_device_equal (const HfDevice *a, const HfDevice *b);
 /* Every block node and SCSI generic node (major 21) that the process has open, once each, of HfDevice. By pidfd_getfd, or, where
    that is not allowed, by opening /proc/PID/fd/N for reading (the kernel lets SG_IO of a holder of CAP_SYS_RAWIO through). At
    most HF_DEVICES_MAX. NULL with G_IO_ERROR: nothing can be learnt of this process (G_IO_ERROR_PERMISSION_DENIED names what is
-   missing: CAP_SYS_PTRACE, or running as its user). One descriptor that cannot be had is skipped. */
+   missing: CAP_SYS_PTRACE, or running as its user). One descriptor that cannot be had is
+   skipped; ret_complete (may be NULL): none was. */
 #define HF_DEVICES_MAX 1024
-GPtrArray *hf_devices_of_process (const HfPeer *peer, int pidfd, GError **error);
+GPtrArray *hf_devices_of_process (const HfPeer *peer, int pidfd, gboolean *ret_complete, GError **error);
 
 /* The nodes that globs match (glob(7), "/dev/disk/by-id/scsi-*"), opened for reading, once each, at most HF_DEVICES_MAX. What
    cannot be opened or is no such node, and a glob that nothing matches, is named in ret_skipped, which may be NULL; it gets NULL

@@ -170,6 +170,20 @@ owe (HfVmNode *node, const HfHolding *holding)
 }
 
 void
+hf_vm_owe (HfVm *vm, GPtrArray *holdings)
+{
+  for (guint i = 0; holdings && i < holdings->len; i++) {
+    const HfHolding *holding = holdings->pdata[i];
+    HfVmNode *node = NULL;
+
+    if (holding->n_unit_attentions)
+      node = hf_vm_get_node (vm, holding->device->block, holding->device->major, holding->device->minor);
+    if (node)
+      owe (node, holding);
+  }
+}
+
+void
 hf_vm_take_holdings (HfVm *vm, GPtrArray *holdings, gboolean owed)
 {
   for (guint i = 0; holdings && i < holdings->len; i++) {
@@ -185,9 +199,9 @@ hf_vm_take_holdings (HfVm *vm, GPtrArray *holdings, gboolean owed)
     hf_vm_node_set_identity (node, &holding->identity);
     node->state = holding->state;
     node->candidate_key = holding->candidate_key;
-    if (owed)
-      owe (node, holding);
   }
+  if (owed)
+    hf_vm_owe (vm, holdings);
 }
 
 void

@@ -40,6 +40,7 @@ struct _HfOperation {
   GPtrArray *holdings;
   GArray *rivals; /* of HfLuIdentity: LUs of other VMs; with adopt */
   HfRecord *record;
+  GPtrArray *unplugged; /* of HfHolding: the VM does not have the node open any more */
   HfLoad *load;
   HfReport *report;
   GError *error;
@@ -112,11 +113,12 @@ gather (HfOperation *operation, GError **error)
 {
   g_autoptr (GPtrArray) devices = NULL;
   g_autoptr (GError) failure = NULL;
+  gboolean complete = FALSE; /* what is not among the devices is not open any more */
 
   if (operation->globs) {
     devices = hf_devices_of_globs ((const char *const *)operation->globs, NULL);
   } else if (operation->alive && operation->pidfd >= 0) {
-    devices = hf_devices_of_process (&operation->peer, operation->pidfd, &failure);
+    devices = hf_devices_of_process (&operation->peer, operation->pidfd, &complete, &failure);
   } else if (operation->record) {
     for (guint i = 0; i < operation->record->n_units; i++)
       if (operation->record->units[i].key)
@@ -126,11 +128,15 @@ gather (HfOperation *operation, GError **error)
     merge (operation, devices);
   /* A Save is of everything that is held; the others find out themselves whether an LU of their record is missing. */
   drop_numbers (operation->holdings, operation->kind != HF_OPERATION_SAVE);
-  for (guint i = 0; i < operation->holdings->len; i++) {
-    const HfHolding *holding = operation->holdings->pdata[i];
+  for (guint i = operation->holdings->len; i-- > 0;) {
+    HfHolding *holding = operation->holdings->pdata[i];
 
     if (holding->device->fd >= 0)
       continue;
+    if (complete) {
+      g_ptr_array_add (operation->unplugged, g_ptr_array_steal_index (operation->holdings, i));
+      continue;
+    }
     g_set_error (error, HF_MIGRATE_ERROR, HF_MIGRATE_ERROR_NOT_FOUND, "%s is held and cannot be reached: %s",
                  holding->device->name, failure ? failure->message : "the VM does not have it open any more");
     return FALSE;
@@ -266,14 +272,34 @@ keep_moved (GPtrArray *holdings, const HfRecord *record)
   return holdings;
 }
 
+/* What the guest registered there stays on the LU; it cannot follow the VM, which does not have the disk any more. */
+static void
+forget_unplugged (HfOperation *operation)
+{
+  HfVm *vm = operation->vm;
+
+  for (guint i = 0; operation->unplugged && i < operation->unplugged->len; i++) {
+    const HfHolding *holding = operation->unplugged->pdata[i];
+    HfVmNode *node = hf_vm_find_node (vm, holding->device->block, holding->device->major, holding->device->minor);
+
+    if (!node)
+      continue;
+    hf_vm_tell (vm, "save", node->lu, "not saved: the VM does not have it open any more; its registration stays", TRUE);
+    g_ptr_array_remove_fast (vm->nodes, node);
+  }
+}
+
 static void
 after_save (HfOperation *operation)
 {
   HfVm *vm = operation->vm;
 
   vm->counters.saves += !operation->error;
-  if (operation->error)
+  forget_unplugged (operation);
+  if (operation->error) {
+    hf_vm_owe (vm, operation->holdings);
     return;
+  }
   hf_vm_take_holdings (vm, operation->holdings, TRUE);
   vm->incomplete = FALSE;
   hf_vm_set_moved (vm, operation->record);
@@ -374,23 +400,27 @@ after_reclaim (HfOperation *operation)
 static void
 after_check (HfOperation *operation)
 {
+  if (operation->load)
+    hf_vm_owe (operation->vm, hf_load_get_holdings (operation->load));
 }
 
 typedef struct {
   const char *name;
-  gboolean (*run) (HfOperation *operation);  /* on a thread */
-  void (*after) (HfOperation *operation);    /* on the main thread; error tells whether it was done */
-  gboolean needs_record, needs_load, stores; /* of the VM; the image is written afterwards */
+  gboolean (*run) (HfOperation *operation); /* on a thread */
+  void (*after) (HfOperation *operation);   /* on the main thread; error tells whether it was done */
+  gboolean needs_load, stores;              /* of the VM; the image is written afterwards */
+  HfVmPhase first, last;                    /* in which there is something to do */
+  gboolean needs_record;                    /* the VM's own */
 } Kind;
 
 static const Kind kinds[] = {
-  [HF_OPERATION_SAVE] = { "save", run_save, after_save, FALSE, FALSE, TRUE },
-  [HF_OPERATION_LOAD] = { "load", run_load, after_load, FALSE, FALSE, TRUE },
-  [HF_OPERATION_CHECK] = { "check", run_check, after_check, FALSE, FALSE, FALSE },
-  [HF_OPERATION_COMMIT] = { "commit", run_commit, after_commit, TRUE, TRUE, TRUE },
-  [HF_OPERATION_ABORT] = { "abort", run_abort, after_abort, TRUE, TRUE, TRUE },
-  [HF_OPERATION_RELEASE] = { "release", run_release, after_release, TRUE, FALSE, TRUE },
-  [HF_OPERATION_RECLAIM] = { "reclaim", run_reclaim, after_reclaim, TRUE, FALSE, TRUE },
+  [HF_OPERATION_SAVE] = { "save", run_save, after_save, FALSE, TRUE, HF_VM_IDLE, HF_VM_IDLE, FALSE },
+  [HF_OPERATION_LOAD] = { "load", run_load, after_load, FALSE, TRUE, HF_VM_IDLE, HF_VM_IDLE, FALSE },
+  [HF_OPERATION_CHECK] = { "check", run_check, after_check, FALSE, FALSE, HF_VM_IDLE, HF_VM_PREPARED, FALSE },
+  [HF_OPERATION_COMMIT] = { "commit", run_commit, after_commit, TRUE, TRUE, HF_VM_PREPARED, HF_VM_PREPARED, TRUE },
+  [HF_OPERATION_ABORT] = { "abort", run_abort, after_abort, TRUE, TRUE, HF_VM_LOADING, HF_VM_PREPARED, TRUE },
+  [HF_OPERATION_RELEASE] = { "release", run_release, after_release, FALSE, TRUE, HF_VM_SAVED, HF_VM_SAVED, TRUE },
+  [HF_OPERATION_RECLAIM] = { "reclaim", run_reclaim, after_reclaim, FALSE, TRUE, HF_VM_SAVED, HF_VM_SAVED, TRUE },
 };
 G_STATIC_ASSERT (G_N_ELEMENTS (kinds) == HF_N_OPERATIONS);
 
@@ -401,6 +431,7 @@ operation_free (HfOperation *operation)
 {
   g_clear_pointer (&operation->bytes, g_bytes_unref);
   g_clear_pointer (&operation->holdings, g_ptr_array_unref);
+  g_clear_pointer (&operation->unplugged, g_ptr_array_unref);
   g_clear_pointer (&operation->rivals, g_array_unref);
   g_clear_pointer (&operation->record, hf_record_free);
   g_strfreev (operation->globs);
@@ -534,29 +565,29 @@ fill_in (HfOperation *operation)
     operation->holdings = g_steal_pointer (&vm->kept);
   if (!operation->holdings)
     operation->holdings = hf_vm_get_holdings (vm);
+  operation->unplugged = g_ptr_array_new_with_free_func ((GDestroyNotify)hf_holding_free);
 }
 
-/* FALSE: there is nothing to do it with. */
+/* FALSE: it is not for this phase, or has nothing to work with. */
 static gboolean
 find_record (HfOperation *operation)
 {
   HfVm *vm = operation->vm;
+  const Kind *kind = &kinds[operation->kind];
 
-  if (vm->phase != HF_VM_IDLE && (operation->kind == HF_OPERATION_SAVE || operation->kind == HF_OPERATION_LOAD)) {
-    operation->error = g_error_new (HF_MIGRATE_ERROR, HF_MIGRATE_ERROR_REFUSED, "an earlier migration of this VM is not settled");
+  if (vm->phase < kind->first || vm->phase > kind->last) {
+    operation->error = g_error_new (HF_MIGRATE_ERROR, HF_MIGRATE_ERROR_REFUSED,
+                                    kind->needs_record ? "%s: no migration of this VM waits for it"
+                                                       : "%s: an earlier migration of this VM is not settled",
+                                    kind->name);
     return FALSE;
   }
-  if (operation->kind == HF_OPERATION_SAVE)
-    return TRUE;
-  if (kinds[operation->kind].needs_record) {
+  if (kind->needs_record) {
     g_clear_pointer (&operation->bytes, g_bytes_unref);
-    operation->bytes = vm->record ? g_bytes_ref (vm->record) : NULL;
+    operation->bytes = g_bytes_ref (vm->record);
   }
-  if (!operation->bytes) {
-    operation->error = g_error_new (HF_MIGRATE_ERROR, HF_MIGRATE_ERROR_REFUSED, "%s: no migration of this VM waits for it",
-                                    kinds[operation->kind].name);
-    return FALSE;
-  }
+  if (!operation->bytes)
+    return TRUE;
   operation->record =
       hf_record_decode (g_bytes_get_data (operation->bytes, NULL), g_bytes_get_size (operation->bytes), &operation->error);
   return operation->record != NULL;

@@ -117,6 +117,8 @@ HfVm *hf_vm_find_rival (HfVm *vm, const HfVmNode *node);
 GArray *hf_vm_list_rivals (HfVm *vm);
 /* Of HfHolding, for a job: copies of descriptors; device NULL where the process has to be asked. */
 GPtrArray *hf_vm_get_holdings (HfVm *vm);
+/* The unit attentions that a job met go to the guest. */
+void hf_vm_owe (HfVm *vm, GPtrArray *holdings);
 /* What a job found out, into the nodes. owed: unit attentions go to the guest. */
 void hf_vm_take_holdings (HfVm *vm, GPtrArray *holdings, gboolean owed);
 /* All that the record of a Save or Load names: their commands may be QEMU's own. NULL: none is. */

@@ -105,7 +105,7 @@ test_open (void)
   g_assert_error (error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND);
   g_clear_error (&error);
   g_assert_cmpint (hf_process_get_guest_time (&peer), ==, -1);
-  g_assert_null (hf_devices_of_process (&peer, pidfd, &error));
+  g_assert_null (hf_devices_of_process (&peer, pidfd, NULL, &error));
   g_assert_error (error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND);
   g_clear_error (&error);
 
@@ -114,7 +114,7 @@ test_open (void)
   g_assert_cmpint (hf_process_open (&child.peer, &error), ==, -1);
   g_assert_error (error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND);
   g_clear_error (&error);
-  g_assert_null (hf_devices_of_process (&child.peer, pidfd, &error));
+  g_assert_null (hf_devices_of_process (&child.peer, pidfd, NULL, &error));
   g_assert_error (error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND);
   close (pidfd);
 }
@@ -131,7 +131,7 @@ test_zombie (void)
   g_assert_no_error (error);
   kill (child.pid, SIGKILL);
   g_assert_cmpint (poll (&ended, 1, LIMIT_S * 1000), ==, 1);
-  g_assert_null (hf_devices_of_process (&child.peer, pidfd, &error));
+  g_assert_null (hf_devices_of_process (&child.peer, pidfd, NULL, &error));
   g_assert_error (error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND);
   close (pidfd);
   child_end (&child);
@@ -456,7 +456,7 @@ devices_of (const Child *child, GError **error)
 
   if (pidfd < 0)
     return NULL;
-  devices = hf_devices_of_process (&child->peer, pidfd, error);
+  devices = hf_devices_of_process (&child->peer, pidfd, NULL, error);
   close (pidfd);
   return devices;
 }

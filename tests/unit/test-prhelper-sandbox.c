@@ -420,7 +420,7 @@ static int
 work_devices (void)
 {
   g_autoptr (GError) error = NULL;
-  g_autoptr (GPtrArray) found = hf_devices_of_process (&things.self, things.pidfd, &error);
+  g_autoptr (GPtrArray) found = hf_devices_of_process (&things.self, things.pidfd, NULL, &error);
 
   return found ? 0 : EPERM;
 }
