@@ -221,6 +221,16 @@ status_to_learn (const HfCommand *command)
   return answered->status;
 }
 
+/* A node with a command on its way is neither forgotten nor settled. */
+static void
+count_at_device (HfCommand *command, int change)
+{
+  HfVmNode *node = command->is_out ? find_node (command) : NULL;
+
+  if (node)
+    node->at_device += (guint)change;
+}
+
 static void
 on_device_done (HfJob *job, gpointer user_data)
 {
@@ -237,6 +247,7 @@ on_device_done (HfJob *job, gpointer user_data)
     return;
   }
   command->data = NULL;
+  count_at_device (command, -1);
   changed = learn (command, status_to_learn (command));
   tell_answer (command);
   if (!changed && !command->noted) {
@@ -257,6 +268,7 @@ send_to_device (HfCommand *command)
   HfProtocolRequest request = command->request;
 
   command->stage = STAGE_AT_DEVICE;
+  count_at_device (command, 1);
   if (request.list)
     request.list = g_memdup2 (request.list, request.length);
   if (command->job) {
@@ -268,6 +280,7 @@ send_to_device (HfCommand *command)
   command->descriptor = -1;
   if (command->job)
     return;
+  count_at_device (command, -1);
   g_free (request.list);
   answer_status (command, HF_SAM_BUSY);
 }
@@ -323,8 +336,10 @@ typedef struct {
   HfPeer peer;
   int pidfd;
   guint timeout_ms;
-  GPtrArray *holdings; /* the one */
-  gboolean can_ask;    /* the process can be asked for the node */
+  HfDevice *device; /* a copy of the descriptor; NULL: there was none */
+  gboolean identified;
+  HfLuIdentity identity;
+  gboolean can_ask; /* the process can be asked for the node */
 } Identification;
 
 static void
@@ -332,7 +347,7 @@ identification_free (gpointer data)
 {
   Identification *it = data;
 
-  g_clear_pointer (&it->holdings, g_ptr_array_unref);
+  hf_device_free (it->device);
   if (it->pidfd >= 0)
     close (it->pidfd);
   g_free (it);
@@ -343,15 +358,13 @@ static void
 identify (int descriptor, gpointer data)
 {
   Identification *it = data;
-  HfDevice *device = hf_device_new (descriptor, NULL);
   g_autoptr (GPtrArray) open = it->pidfd >= 0 ? hf_devices_of_process (&it->peer, it->pidfd, NULL, NULL) : NULL;
 
-  if (!device)
-    return;
-  for (guint i = 0; open && i < open->len; i++)
-    it->can_ask |= hf_device_equal (open->pdata[i], device);
-  g_ptr_array_add (it->holdings, hf_holding_new (device));
-  hf_migrate_identify (it->holdings, it->timeout_ms);
+  it->device = hf_device_new (descriptor, NULL);
+  for (guint i = 0; open && it->device && i < open->len; i++)
+    it->can_ask |= hf_device_equal (open->pdata[i], it->device);
+  /* On this thread: a device that hangs keeps its place in the queue, and nothing else. */
+  it->identified = it->device && hf_sgio_identify (descriptor, it->timeout_ms, &it->identity);
 }
 
 /* A second VM on this nexus. TRUE: answered. */
@@ -375,7 +388,6 @@ on_identified (HfJob *job, gpointer user_data)
 {
   Identification *it = user_data;
   HfCommand *command = it->command;
-  GPtrArray *holdings = it->holdings;
   HfVmNode *node = NULL;
 
   if (!command->done) {
@@ -383,17 +395,15 @@ on_identified (HfJob *job, gpointer user_data)
     command_free (command);
     return;
   }
-  if (holdings->len && ((HfHolding *)holdings->pdata[0])->identified)
+  if (it->identified)
     node = hf_vm_get_node (command->vm, command->node.block, command->node.major, command->node.minor);
   if (node) {
-    HfHolding *holding = holdings->pdata[0];
-
-    if (!hf_vm_node_set_identity (node, &holding->identity))
+    if (!hf_vm_node_set_identity (node, &it->identity))
       hf_vm_tell (command->vm, "identify", node->lu, "this node was another LU until now: what was held there is forgotten",
                   TRUE);
-    g_clear_pointer (&node->device, hf_device_free);
+    hf_vm_discard_device (command->vm, g_steal_pointer (&node->device));
     if (!it->can_ask)
-      node->device = g_steal_pointer (&holding->device);
+      node->device = g_steal_pointer (&it->device);
     if (refuse_rival (command, node))
       return;
   }
@@ -410,8 +420,7 @@ start_identifying (HfCommand *command)
   *it = (Identification){ .command = command,
                           .peer = vm->peer,
                           .pidfd = vm->pidfd >= 0 ? fcntl (vm->pidfd, F_DUPFD_CLOEXEC, 3) : -1,
-                          .timeout_ms = MAX (1, (guint)hf_deadline_left_ms (command->deadline)),
-                          .holdings = g_ptr_array_new_with_free_func ((GDestroyNotify)hf_holding_free) };
+                          .timeout_ms = MAX (1, (guint)hf_deadline_left_ms (command->deadline)) };
   command->stage = STAGE_IDENTIFYING;
   command->descriptor = -1;
   command->job =
@@ -441,10 +450,11 @@ answer_own (HfCommand *command, const HfVmNode *node)
 {
   gboolean held;
 
-  if (!command->vm->window || !node || hf_own_command (&command->request, node->moved_key) != HF_OWN_COMMAND_DONE)
+  if (!command->vm->window || !node
+      || hf_own_command (&command->request, node->moved_key, node->state.type) != HF_OWN_COMMAND_DONE)
     return FALSE;
   /* What is not the VM's any more must not become so again by QEMU's good will: fenced stays fenced. */
-  held = node->state.key == node->moved_key && !node->state.uncertain;
+  held = node->state.key == node->moved_key;
   hf_vm_tell (command->vm, name_action (command), node->lu,
               held ? "GOOD, not sent: the move has done it" : "RESERVATION CONFLICT, not sent: the VM does not have its key here",
               !held);
@@ -476,7 +486,8 @@ must_wait (HfCommand *command)
 {
   HfVm *vm = command->vm;
   const HfVmNode *node = find_node (command);
-  HfOwnCommand own = vm->window ? hf_own_command (&command->request, node ? node->moved_key : 0) : HF_OWN_COMMAND_NO;
+  HfOwnCommand own = vm->window ? hf_own_command (&command->request, node ? node->moved_key : 0, node ? node->state.type : 0)
+                                : HF_OWN_COMMAND_NO;
 
   if (!g_queue_is_empty (&vm->operations))
     return TRUE;
@@ -550,6 +561,8 @@ hf_command_abandon (HfCommand *command)
   if (command->stage == STAGE_WAITING)
     g_queue_remove (&vm->waiting, command);
   if (command->stage == STAGE_WAITING || (in_queue && !hf_job_has_begun (command->job))) {
+    if (command->stage == STAGE_AT_DEVICE)
+      count_at_device (command, -1);
     let_go (command);
     command_free (command);
     return;

@@ -558,7 +558,7 @@ hf_load_run (HfLoad *load, HfReport **ret_report, GError **error)
     return FALSE;
   load->has_run = TRUE;
   gboolean good = prepare_and_commit (load->operation.move);
-  load->finished = !good;
+  load->finished = !good && hf_move_abort (load->operation.move);
   if (good && !is_undoable (load))
     load->finished = hf_move_commit (load->operation.move);
   finish (&load->operation, judge_load, ret_report);

@@ -89,7 +89,8 @@ gboolean hf_load_check (HfLoad *load, HfReport **ret_report, GError **error);
 gboolean hf_load_run (HfLoad *load, HfReport **ret_report, GError **error);
 
 /* TRUE: hf_load_commit or hf_load_abort is still to come: a take-over waits, or (types 7, 8 and without a reservation, where
-   there is none) a registration that an abort would take back. Freed before, it leaves its journal behind. */
+   there is none) a registration that an abort would take back; also after a run that failed and could not take back all. Freed
+   before, it leaves its journal behind. */
 gboolean hf_load_is_pending (HfLoad *load);
 
 /* The VM runs here: takes over what waits. A VM that was fenced meanwhile stays fenced (verdict in the report, TRUE). Every

@@ -17,8 +17,16 @@
 #define CAPABILITIES_SIP_C 0x08
 #define CAPABILITIES_BYTE 2
 
+/* QEMU asks for the type that the LU shows; without a reservation, and for types 7 and 8, whose holder it does not find, for 1
+   (11.0: 0). Another type is a guest's wish. */
+static gboolean
+may_be_type (guint8 asked, guint8 type)
+{
+  return asked == type || ((type == 0 || hf_pr_type_is_all_registrants (type)) && asked <= HF_PR_TYPE_WRITE_EXCLUSIVE);
+}
+
 static HfOwnCommand
-classify_out (const HfPrOut *out, guint64 key)
+classify_out (const HfPrOut *out, guint64 key, guint8 type)
 {
   gboolean plain = !out->aptpl && !out->all_tg_pt && out->n_transport_ids == 0 && out->scope == 0;
 
@@ -30,14 +38,14 @@ classify_out (const HfPrOut *out, guint64 key)
   case HF_PR_OUT_REGISTER_AND_IGNORE:
     return HF_OWN_COMMAND_DONE;
   case HF_PR_OUT_PREEMPT:
-    return out->key == key ? HF_OWN_COMMAND_DONE : HF_OWN_COMMAND_NO;
+    return out->key == key && may_be_type (out->type, type) ? HF_OWN_COMMAND_DONE : HF_OWN_COMMAND_NO;
   default:
     return HF_OWN_COMMAND_NO;
   }
 }
 
 HfOwnCommand
-hf_own_command (const HfProtocolRequest *request, guint64 key)
+hf_own_command (const HfProtocolRequest *request, guint64 key, guint8 type)
 {
   HfPrOut out = { 0 };
 
@@ -48,7 +56,7 @@ hf_own_command (const HfProtocolRequest *request, guint64 key)
   }
   if (request->cdb[0] != HF_PROTOCOL_PR_OUT || !hf_pr_out_decode (request->cdb, 10, request->list, request->length, &out, NULL))
     return HF_OWN_COMMAND_NO;
-  return classify_out (&out, key);
+  return classify_out (&out, key, type);
 }
 
 gboolean

@@ -17,8 +17,8 @@ typedef enum {
   HF_OWN_COMMAND_DONE, /* wants what we have done, or have found out that must not be done */
 } HfOwnCommand;
 
-/* key: what the VM's Save or Load had on this LU; 0: nothing. */
-HfOwnCommand hf_own_command (const HfProtocolRequest *request, guint64 key);
+/* key: what the VM's Save or Load had on this LU; 0: nothing. type: of the reservation it has there now, or 0. */
+HfOwnCommand hf_own_command (const HfProtocolRequest *request, guint64 key, guint8 type);
 
 /* REPORT CAPABILITIES as the guest may see it: without SIP_C, for what it registers for other initiator ports by it is in no
    Save. length: bytes of data. TRUE if something was hidden. */

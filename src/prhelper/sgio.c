@@ -201,3 +201,45 @@ hf_sgio_execute (int fd, const HfProtocolRequest *request, guint8 *data, guint t
     answer_device (ret, &header);
   acted_out ("after", in, ret);
 }
+
+/* ---- who the LU is ---- */
+
+#define INQUIRY 0x12
+#define VPD_SIZE 1024
+
+/* Bytes of the page that came; 0: none. */
+static gsize
+inquire (int fd, guint8 page, guint timeout_ms, guint8 *data)
+{
+  guint8 cdb[6] = { INQUIRY, 1, page, VPD_SIZE >> 8, VPD_SIZE & 0xff, 0 };
+  guint8 sense[HF_PROTOCOL_SENSE_SIZE];
+  sg_io_hdr_t header = {
+    .interface_id = 'S',
+    .dxfer_direction = SG_DXFER_FROM_DEV,
+    .cmd_len = sizeof cdb,
+    .mx_sb_len = sizeof sense,
+    .dxfer_len = VPD_SIZE,
+    .dxferp = data,
+    .cmdp = cdb,
+    .sbp = sense,
+    .timeout = MAX (timeout_ms, 1),
+  };
+
+  if (ioctl (fd, SG_IO, &header) < 0 || (header.status & STATUS_MASK) != HF_SAM_GOOD || header.host_status || header.resid < 0
+      || header.resid > VPD_SIZE)
+    return 0;
+  return VPD_SIZE - (gsize)header.resid;
+}
+
+gboolean
+hf_sgio_identify (int fd, guint timeout_ms, HfLuIdentity *ret)
+{
+  guint8 data[VPD_SIZE];
+  gsize length = inquire (fd, 0x83, timeout_ms, data);
+
+  memset (ret, 0, sizeof *ret);
+  if (length && hf_lu_identity_parse_83 (data, length, ret, NULL, NULL))
+    return TRUE;
+  length = inquire (fd, 0x80, timeout_ms, data);
+  return length && hf_lu_identity_parse_80 (data, length, ret, NULL) && ret->serial[0];
+}

@@ -7,6 +7,8 @@
 
 #include "prhelper/protocol.h"
 
+#include <holdfast/scsi.h>
+
 /* What the guest gets. */
 typedef struct {
   guint8 status; /* HfSamStatus */
@@ -18,6 +20,9 @@ typedef struct {
 
 /* Makes answer one of the helper's own: CHECK CONDITION with fixed format sense data (SPC-4 4.5.3). */
 void hf_sgio_answer_sense (HfSgioAnswer *answer, guint8 key, guint16 asc_ascq);
+
+/* INQUIRY, VPD page 83h, and 80h if that has nothing. FALSE: it is no LU that says who it is. Waits as below. */
+gboolean hf_sgio_identify (int fd, guint timeout_ms, HfLuIdentity *ret);
 
 /* Sends the command once and waits for its end, which may be later than timeout_ms. data: cdb's length bytes, read for PR OUT,
    written for PR IN. Status, sense and residual are the device's, byte for byte; if none answered, ret has what comes nearest. */

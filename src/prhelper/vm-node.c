@@ -41,6 +41,36 @@ hf_vm_get_node (HfVm *vm, gboolean block, guint major, guint minor)
   return node;
 }
 
+static gpointer
+free_devices (gpointer data)
+{
+  g_ptr_array_unref (data);
+  return NULL;
+}
+
+/* Closing the last descriptor of a block device waits for the device. */
+void
+hf_free_elsewhere (GPtrArray *holdings)
+{
+  GThread *thread = holdings ? g_thread_try_new ("close", free_devices, holdings, NULL) : NULL;
+
+  if (thread)
+    g_thread_unref (thread);
+  else if (holdings)
+    g_ptr_array_unref (holdings);
+}
+
+void
+hf_vm_discard_device (HfVm *vm, HfDevice *device)
+{
+  if (!device)
+    return;
+  if (device->fd >= 0)
+    hf_queue_discard (vm->vms->queue, &vm->peer, device->fd);
+  device->fd = -1;
+  hf_device_free (device);
+}
+
 void
 hf_vm_node_free (HfVmNode *node)
 {
@@ -69,7 +99,8 @@ hf_vm_node_set_identity (HfVmNode *node, const HfLuIdentity *identity)
 static gboolean
 is_empty (const HfVmNode *node)
 {
-  return node->state.key == 0 && !node->state.uncertain && node->moved_key == 0 && node->n_unit_attentions == 0;
+  return node->state.key == 0 && !node->state.uncertain && node->moved_key == 0 && node->n_unit_attentions == 0
+         && node->at_device == 0;
 }
 
 void
@@ -78,20 +109,39 @@ hf_vm_drop_empty_nodes (HfVm *vm)
   if (vm->phase != HF_VM_IDLE || vm->at_work || !g_queue_is_empty (&vm->operations))
     return;
   for (guint i = vm->nodes->len; i-- > 0;)
-    if (is_empty (vm->nodes->pdata[i]))
+    if (is_empty (vm->nodes->pdata[i])) {
+      hf_vm_discard_device (vm, g_steal_pointer (&((HfVmNode *)vm->nodes->pdata[i])->device));
       g_ptr_array_remove_index_fast (vm->nodes, i);
+    }
 }
 
+/* Is the LU one that a Load is about to register on? */
+static gboolean
+is_being_loaded (const HfVm *vm, const HfLuIdentity *identity)
+{
+  g_autoptr (HfRecord) record = NULL;
+  const HfPrSaved *saved = NULL;
+
+  if (vm->phase != HF_VM_LOADING || !vm->record)
+    return FALSE;
+  record = hf_record_decode (g_bytes_get_data (vm->record, NULL), g_bytes_get_size (vm->record), NULL);
+  if (record)
+    saved = hf_record_find (record, identity, NULL);
+  return saved && saved->key;
+}
+
+/* Registered there, or about to be. */
 static gboolean
 holds (const HfVm *vm, const HfLuIdentity *identity)
 {
   for (guint i = 0; i < vm->nodes->len; i++) {
     const HfVmNode *node = vm->nodes->pdata[i];
 
-    if (node->identified && (node->state.key != 0 || node->state.uncertain) && hf_lu_identity_equal (&node->identity, identity))
+    if (node->identified && (node->state.key != 0 || node->state.uncertain || node->candidate_key)
+        && hf_lu_identity_equal (&node->identity, identity))
       return TRUE;
   }
-  return FALSE;
+  return is_being_loaded (vm, identity);
 }
 
 HfVm *
@@ -110,6 +160,34 @@ hf_vm_find_rival (HfVm *vm, const HfVmNode *node)
       return other;
   }
   return NULL;
+}
+
+gboolean
+hf_vm_shares_nodes (HfVm *vm, HfVm *other)
+{
+  gboolean any = FALSE;
+
+  for (guint i = 0; i < vm->nodes->len; i++) {
+    const HfVmNode *node = vm->nodes->pdata[i];
+
+    if (!node->moved_key)
+      continue;
+    if (!hf_vm_find_node (other, node->block, node->major, node->minor))
+      return FALSE;
+    any = TRUE;
+  }
+  return any;
+}
+
+void
+hf_vm_forget_held (HfVm *vm)
+{
+  for (guint i = 0; i < vm->nodes->len; i++) {
+    HfVmNode *node = vm->nodes->pdata[i];
+
+    memset (&node->state, 0, sizeof node->state);
+    node->candidate_key = 0;
+  }
 }
 
 GArray *
@@ -197,6 +275,9 @@ hf_vm_take_holdings (HfVm *vm, GPtrArray *holdings, gboolean owed)
       continue;
     node->tracked |= holding->tracked;
     hf_vm_node_set_identity (node, &holding->identity);
+    /* A command that is still at the device may change it behind what was read. */
+    if (node->at_device)
+      continue;
     node->state = holding->state;
     node->candidate_key = holding->candidate_key;
   }

@@ -285,6 +285,7 @@ forget_unplugged (HfOperation *operation)
     if (!node)
       continue;
     hf_vm_tell (vm, "save", node->lu, "not saved: the VM does not have it open any more; its registration stays", TRUE);
+    hf_vm_discard_device (vm, g_steal_pointer (&node->device));
     g_ptr_array_remove_fast (vm->nodes, node);
   }
 }
@@ -321,8 +322,13 @@ after_load (HfOperation *operation)
   vm->counters.loads++;
   vm->counters.refused += operation->error != NULL;
   if (operation->error) {
-    if (operation->began)
+    if (operation->load && hf_load_is_pending (operation->load)) {
+      /* Not all could be taken back. */
+      vm->load = g_steal_pointer (&operation->load);
+      hf_vm_operate (vm, HF_OPERATION_ABORT, NULL, HF_ON_CHANGE_ADOPT, NULL, NULL);
+    } else if (operation->began) {
       hf_vm_set_phase (vm, HF_VM_IDLE, NULL);
+    }
     return;
   }
   hf_vm_take_holdings (vm, hf_load_get_holdings (operation->load), FALSE);
@@ -338,6 +344,28 @@ after_load (HfOperation *operation)
   vm->window = vm->alive && vm->phase != HF_VM_IDLE;
 }
 
+/* After a migration on this host, through the same nodes, the process that the VM left holds nothing any more. */
+static void
+settle_source_here (HfOperation *operation)
+{
+  HfVm *vm = operation->vm;
+  g_autoptr (GPtrArray) list = hf_vms_list (vm->vms);
+
+  for (guint i = 0; i < list->len; i++) {
+    HfVm *other = list->pdata[i];
+
+    if (other == vm || other->phase != HF_VM_SAVED || !g_bytes_equal (other->record, operation->bytes)
+        || !g_queue_is_empty (&other->operations) || !hf_vm_shares_nodes (other, vm))
+      continue;
+    hf_vm_tell (other, "release", NULL, "not needed: the VM runs in another process of this host", FALSE);
+    hf_vm_forget_held (other);
+    hf_vm_set_phase (other, HF_VM_IDLE, NULL);
+    hf_vm_close_window (other);
+    hf_vm_store (other, TRUE, NULL, NULL);
+    hf_vm_check_end (other);
+  }
+}
+
 static void
 after_commit (HfOperation *operation)
 {
@@ -348,6 +376,7 @@ after_commit (HfOperation *operation)
     return;
   }
   hf_vm_take_holdings (vm, hf_load_get_holdings (operation->load), TRUE);
+  settle_source_here (operation);
   hf_vm_set_phase (vm, HF_VM_IDLE, NULL);
 }
 
@@ -430,7 +459,7 @@ static void
 operation_free (HfOperation *operation)
 {
   g_clear_pointer (&operation->bytes, g_bytes_unref);
-  g_clear_pointer (&operation->holdings, g_ptr_array_unref);
+  hf_free_elsewhere (operation->holdings);
   g_clear_pointer (&operation->unplugged, g_ptr_array_unref);
   g_clear_pointer (&operation->rivals, g_array_unref);
   g_clear_pointer (&operation->record, hf_record_free);
@@ -460,15 +489,21 @@ tell_result (HfOperation *operation)
   hf_vm_tell (operation->vm, name, NULL, operation->error ? operation->error->message : "done", operation->error != NULL);
 }
 
-/* A Load that the journal does not have would be taken back by a helper that is restarted: it is taken back now. */
+/* A Load that the journal does not have would be taken back by a helper that is restarted: it is taken back now. A Save that it
+   does not have could not be reclaimed. */
 static void
 fail_unstored (HfOperation *operation, const GError *not_stored)
 {
-  if (!not_stored || operation->error || operation->kind != HF_OPERATION_LOAD)
+  HfVm *vm = operation->vm;
+
+  if (!not_stored || operation->error || (operation->kind != HF_OPERATION_LOAD && operation->kind != HF_OPERATION_SAVE))
     return;
   g_set_error (&operation->error, HF_MIGRATE_ERROR, HF_MIGRATE_ERROR_REFUSED, "the journal cannot be written: %s",
                not_stored->message);
-  hf_vm_operate (operation->vm, HF_OPERATION_ABORT, NULL, HF_ON_CHANGE_ADOPT, NULL, NULL);
+  if (operation->kind == HF_OPERATION_SAVE)
+    hf_vm_set_phase (vm, HF_VM_IDLE, NULL);
+  else if (vm->phase == HF_VM_PREPARED)
+    hf_vm_operate (vm, HF_OPERATION_ABORT, NULL, HF_ON_CHANGE_ADOPT, NULL, NULL);
 }
 
 /* The journal has it: now it may be answered. */
@@ -580,6 +615,15 @@ find_record (HfOperation *operation)
                                     kind->needs_record ? "%s: no migration of this VM waits for it"
                                                        : "%s: an earlier migration of this VM is not settled",
                                     kind->name);
+    return FALSE;
+  }
+  for (guint i = 0; i < vm->nodes->len && operation->kind == HF_OPERATION_SAVE; i++) {
+    const HfVmNode *node = vm->nodes->pdata[i];
+
+    if (node->at_device == 0)
+      continue;
+    operation->error = g_error_new (HF_MIGRATE_ERROR, HF_MIGRATE_ERROR_SAVE,
+                                    "%s: a command of the guest that got no answer is still at the device", node->lu);
     return FALSE;
   }
   if (kind->needs_record) {

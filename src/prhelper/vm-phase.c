@@ -68,7 +68,7 @@ hf_vm_set_phase (HfVm *vm, HfVmPhase phase, GBytes *record)
   vm->not_before = 0;
   g_clear_handle_id (&vm->retry_source, g_source_remove);
   if (phase != HF_VM_SAVED)
-    g_clear_pointer (&vm->kept, g_ptr_array_unref);
+    hf_free_elsewhere (g_steal_pointer (&vm->kept));
   if (phase != HF_VM_PREPARED)
     g_clear_pointer (&vm->load, hf_load_free);
   hf_vms_start_ticking (vm->vms);
@@ -106,6 +106,9 @@ hf_vm_sign (HfVm *vm, HfSign sign)
 {
   const Consequence *consequence = &consequences[vm->phase];
 
+  /* Its QEMU did not wait for the answer. */
+  if (sign == HF_SIGN_FAILED && hf_vm_is_operating (vm, HF_OPERATION_SAVE))
+    vm->failed_meanwhile = TRUE;
   if (sign == HF_SIGN_RUNS)
     hf_vm_runs (vm, TRUE);
   else if (sign == HF_SIGN_FAILED && consequence->has_failed)
@@ -211,23 +214,29 @@ retry_later (HfVm *vm, HfOperationKind kind)
   vm->retry_source = g_timeout_add (delay, on_retry, vm);
 }
 
+/* The process has ended long ago. */
 static void
-give_up (HfVm *vm, const char *what)
+give_up (HfVm *vm)
 {
-  hf_vm_tell (vm, what, NULL, "given up: run holdfast(1) with the record of this VM", TRUE);
+  hf_vm_tell (vm, "end", NULL, "given up until the helper is started again: the journal keeps its record", TRUE);
+  vm->given_up = TRUE;
   hf_vm_set_phase (vm, HF_VM_IDLE, NULL);
-  vm->alive ? hf_vm_store (vm, TRUE, NULL, NULL) : hf_vm_check_end (vm);
+  hf_vm_check_end (vm);
 }
 
 void
 hf_vm_after (HfVm *vm, HfOperationKind kind, const GError *error)
 {
   if (error && is_worth_a_retry (vm, kind)) {
-    if (vm->attempts >= ATTEMPTS_MAX && !(vm->alive && kind == HF_OPERATION_COMMIT))
-      give_up (vm, "end");
+    if (vm->attempts >= ATTEMPTS_MAX && !vm->alive)
+      give_up (vm);
     else
       retry_later (vm, kind);
     return;
+  }
+  if (kind == HF_OPERATION_SAVE && vm->failed_meanwhile) {
+    vm->failed_meanwhile = FALSE;
+    hf_vm_sign (vm, HF_SIGN_FAILED);
   }
   if (!vm->alive && vm->phase != HF_VM_IDLE && g_queue_is_empty (&vm->operations))
     hf_vm_ended (vm);

@@ -23,6 +23,7 @@ typedef struct {
   gboolean tracked;
   HfPrState state;
   guint64 candidate_key; /* what an unclear REGISTER wanted to register */
+  guint at_device;       /* PERSISTENT RESERVE OUTs that were sent and are not answered, those nobody waits for included */
   guint64 moved_key;     /* the key of the Save or Load that this node was part of; 0: none */
   guint n_unit_attentions;
   guint16 unit_attentions[HF_SCSI_UA_MAX]; /* met by our own commands, owed to the guest */
@@ -50,7 +51,8 @@ struct _HfVm {
   int pidfd; /* -1: the end of the last connection is the end of the VM */
   guint pidfd_source;
   gboolean alive;
-  gboolean orphan; /* the table is gone */
+  gboolean orphan;   /* the table is gone */
+  gboolean given_up; /* its image stays for the next start of the helper */
 
   GPtrArray *nodes;    /* of HfVmNode */
   gboolean incomplete; /* the process is older than what we know of it: a Save also looks for what was registered before */
@@ -67,8 +69,9 @@ struct _HfVm {
   gint64 phase_since; /* monotonic */
   gint64 alone_since; /* the last connection went */
   gint64 warned_at;
-  gboolean window; /* commands that come now may be QEMU's own */
-  guint attempts;  /* of the operation that failed, which is tried again */
+  gboolean failed_meanwhile; /* HF_SIGN_FAILED came while a Save ran */
+  gboolean window;           /* commands that come now may be QEMU's own */
+  guint attempts;            /* of the operation that failed, which is tried again */
   HfOperationKind retry_kind;
   gint64 not_before;
   guint retry_source;
@@ -107,12 +110,19 @@ HfVmNode *hf_vm_find_node (HfVm *vm, gboolean block, guint major, guint minor);
 /* Made if it is missing. NULL: too many. */
 HfVmNode *hf_vm_get_node (HfVm *vm, gboolean block, guint major, guint minor);
 void hf_vm_node_free (HfVmNode *node);
+/* Descriptors of devices are closed on a thread. NULL is accepted. */
+void hf_free_elsewhere (GPtrArray *holdings);
+void hf_vm_discard_device (HfVm *vm, HfDevice *device);
 /* FALSE: the node was another LU until now, and what was held there is forgotten. */
 gboolean hf_vm_node_set_identity (HfVmNode *node, const HfLuIdentity *identity);
 /* A node that holds nothing is forgotten. */
 void hf_vm_drop_empty_nodes (HfVm *vm);
 /* Another living VM that is registered on the LU of node; NULL: none. */
 HfVm *hf_vm_find_rival (HfVm *vm, const HfVmNode *node);
+/* All nodes that vm's Save or Load was of are other's too. */
+gboolean hf_vm_shares_nodes (HfVm *vm, HfVm *other);
+/* vm does not hold anything any more. */
+void hf_vm_forget_held (HfVm *vm);
 /* What other VMs hold, of HfLuIdentity. */
 GArray *hf_vm_list_rivals (HfVm *vm);
 /* Of HfHolding, for a job: copies of descriptors; device NULL where the process has to be asked. */

@@ -60,8 +60,8 @@ hf_vm_unref (HfVm *vm)
   g_clear_handle_id (&vm->retry_source, g_source_remove);
   if (vm->pidfd >= 0)
     close (vm->pidfd);
-  g_clear_pointer (&vm->nodes, g_ptr_array_unref);
-  g_clear_pointer (&vm->kept, g_ptr_array_unref);
+  hf_free_elsewhere (vm->nodes);
+  hf_free_elsewhere (vm->kept);
   g_clear_pointer (&vm->record, g_bytes_unref);
   hf_load_free (vm->load);
   g_free (vm->name);
@@ -153,7 +153,7 @@ hf_vm_check_end (HfVm *vm)
   if (vm->alive || vm->connections || vm->phase != HF_VM_IDLE || !g_queue_is_empty (&vm->operations) || vm->retry_source
       || g_hash_table_lookup (vm->vms->by_process, &vm->peer) != vm)
     return;
-  if (vm->vms->store)
+  if (vm->vms->store && !vm->given_up)
     hf_store_remove (vm->vms->store, &vm->peer);
   g_hash_table_remove (vm->vms->by_process, &vm->peer);
 }
@@ -208,11 +208,12 @@ forget (HfVm *vm)
   hf_vm_unref (vm);
 }
 
-/* Whoever comes and goes with process after process has so many remembered, and not one more. */
+/* Whoever comes and goes with process after process has so many remembered, and not one more; those that were quiet before stay.
+ */
 static void
 limit_alone (HfVms *vms, uid_t uid)
 {
-  HfVm *oldest = NULL;
+  HfVm *last = NULL;
   guint n = 0;
   GHashTableIter iter;
   gpointer value;
@@ -224,11 +225,11 @@ limit_alone (HfVms *vms, uid_t uid)
     if (!is_alone (vm, uid))
       continue;
     n++;
-    if (!oldest || vm->alone_since < oldest->alone_since)
-      oldest = vm;
+    if (!last || vm->alone_since > last->alone_since)
+      last = vm;
   }
   if (n > ALONE_MAX)
-    forget (oldest);
+    forget (last);
 }
 
 void
@@ -536,6 +537,7 @@ restore (HfVms *vms, const HfVmImage *image)
   for (guint i = 0; i < image->held->len; i++)
     restore_node (vm, &g_array_index (image->held, HfHeld, i));
   vm->guest_time = image->guest_time;
+  vm->incomplete = TRUE; /* what was registered before any helper of ours is in no image */
   if (image->record) {
     record = hf_record_decode (g_bytes_get_data (image->record, NULL), g_bytes_get_size (image->record), NULL);
     if (record)

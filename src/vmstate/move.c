@@ -267,6 +267,16 @@ set_backed_out (HfMove *move, const char *text)
   }
 }
 
+/* What was committed is not looked at: it waits for nothing. */
+static gboolean
+is_taken_back (HfMove *move)
+{
+  for (guint i = 0; i < move->record->n_units; i++)
+    if (!hf_unit_is_committed (move->units[i]) && !hf_unit_is_settled (move->units[i]))
+      return FALSE;
+  return TRUE;
+}
+
 gboolean
 hf_move_prepare (HfMove *move)
 {
@@ -281,6 +291,7 @@ hf_move_prepare (HfMove *move)
   for_each_unit (move, hf_unit_abort);
   set_backed_out (move, "not done, because another LU was not accepted");
   close_journal (move);
+  move->aborting = !is_taken_back (move);
   return FALSE;
 }
 
@@ -319,16 +330,6 @@ hf_move_set_running (HfMove *move)
 {
   move->shared.running = TRUE;
   move->shared.options.on_change = HF_ON_CHANGE_ADOPT;
-}
-
-/* What was committed is not looked at: it waits for nothing. */
-static gboolean
-is_taken_back (HfMove *move)
-{
-  for (guint i = 0; i < move->record->n_units; i++)
-    if (!hf_unit_is_committed (move->units[i]) && !hf_unit_is_settled (move->units[i]))
-      return FALSE;
-  return TRUE;
 }
 
 /* What an earlier run left. */

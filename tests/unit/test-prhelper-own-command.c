@@ -21,8 +21,8 @@ static const OutCase out_cases[] = {
   { "REGISTER of an unregistered nexus", HF_PR_OUT_REGISTER, 0, 0, K, FALSE, FALSE, HF_OWN_COMMAND_DONE },
   { "REGISTER AND IGNORE", HF_PR_OUT_REGISTER_AND_IGNORE, 0, 0, K, FALSE, FALSE, HF_OWN_COMMAND_DONE },
   { "PREEMPT with both keys", HF_PR_OUT_PREEMPT, 5, K, K, FALSE, FALSE, HF_OWN_COMMAND_DONE },
-  { "PREEMPT with both keys and TYPE 1, where there was no reservation", HF_PR_OUT_PREEMPT, 1, K, K, FALSE, FALSE,
-    HF_OWN_COMMAND_DONE },
+  { "PREEMPT with both keys and another TYPE", HF_PR_OUT_PREEMPT, 3, K, K, FALSE, FALSE, HF_OWN_COMMAND_NO },
+  { "PREEMPT with both keys and TYPE 1", HF_PR_OUT_PREEMPT, 1, K, K, FALSE, FALSE, HF_OWN_COMMAND_NO },
   { "REGISTER of a registered nexus", HF_PR_OUT_REGISTER, 0, K, K, FALSE, FALSE, HF_OWN_COMMAND_NO },
   { "REGISTER of another key", HF_PR_OUT_REGISTER, 0, 0, OTHER, FALSE, FALSE, HF_OWN_COMMAND_NO },
   { "unregister", HF_PR_OUT_REGISTER, 0, K, 0, FALSE, FALSE, HF_OWN_COMMAND_NO },
@@ -52,12 +52,33 @@ test_out (void)
     g_assert_nonnull (list);
     request.list = list->data;
     request.length = (guint16)list->len;
-    g_assert_cmpint (hf_own_command (&request, K), ==, it->expected);
+    g_assert_cmpint (hf_own_command (&request, K, 5), ==, it->expected);
     /* Where nothing was moved nothing is QEMU's. */
-    g_assert_cmpint (hf_own_command (&request, 0), ==, HF_OWN_COMMAND_NO);
+    g_assert_cmpint (hf_own_command (&request, 0, 5), ==, HF_OWN_COMMAND_NO);
     /* A list that says less than it must. */
     request.length = 23;
-    g_assert_cmpint (hf_own_command (&request, K), ==, HF_OWN_COMMAND_NO);
+    g_assert_cmpint (hf_own_command (&request, K, 5), ==, HF_OWN_COMMAND_NO);
+  }
+}
+
+/* TYPE 1, or 0, is what QEMU asks for where it does not find a holder. */
+static void
+test_preempt_type (void)
+{
+  static const struct {
+    guint8 asked, type;
+    HfOwnCommand expected;
+  } cases[] = { { 1, 0, HF_OWN_COMMAND_DONE }, { 1, 7, HF_OWN_COMMAND_DONE }, { 7, 7, HF_OWN_COMMAND_DONE },
+                { 3, 0, HF_OWN_COMMAND_NO },   { 5, 7, HF_OWN_COMMAND_NO },   { 1, 3, HF_OWN_COMMAND_NO } };
+
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    HfPrOut out = { .action = HF_PR_OUT_PREEMPT, .type = cases[i].asked, .key = K, .new_key = K };
+    HfProtocolRequest request = { 0 };
+    g_autoptr (GByteArray) list = hf_pr_out_encode (&out, request.cdb, NULL);
+
+    request.list = list->data;
+    request.length = (guint16)list->len;
+    g_assert_cmpint (hf_own_command (&request, K, cases[i].type), ==, cases[i].expected);
   }
 }
 
@@ -70,7 +91,7 @@ test_in (void)
     HfProtocolRequest request = { .length = 24 };
 
     hf_pr_in_encode (action, 24, request.cdb);
-    g_assert_cmpint (hf_own_command (&request, K), ==, expected[action]);
+    g_assert_cmpint (hf_own_command (&request, K, 5), ==, expected[action]);
   }
 }
 
@@ -99,6 +120,7 @@ main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/prhelper/own-command/out", test_out);
+  g_test_add_func ("/prhelper/own-command/preempt-type", test_preempt_type);
   g_test_add_func ("/prhelper/own-command/in", test_in);
   g_test_add_func ("/prhelper/own-command/mask", test_mask);
   return g_test_run ();
