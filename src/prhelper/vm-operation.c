@@ -290,6 +290,34 @@ forget_unplugged (HfOperation *operation)
   }
 }
 
+static gboolean
+has_ever_sent (const HfVmCounters *counters)
+{
+  guint64 n = counters->reads;
+
+  for (guint i = 0; i < G_N_ELEMENTS (counters->commands); i++)
+    for (guint j = 0; j < G_N_ELEMENTS (counters->commands[i]); j++)
+      n += counters->commands[i][j];
+  return n > 0;
+}
+
+/* What somebody who wonders why nothing moved wants to know. */
+static void
+explain_save (HfOperation *operation)
+{
+  HfVm *vm = operation->vm;
+
+  for (guint i = 0; i < operation->holdings->len; i++) {
+    const HfHolding *holding = operation->holdings->pdata[i];
+    const HfVmNode *node = hf_vm_find_node (vm, holding->device->block, holding->device->major, holding->device->minor);
+
+    if (node && node->state.key && holding->state.key == 0 && !holding->state.uncertain)
+      hf_vm_tell (vm, "save", node->lu, "its key is not on the LU any more: others removed it", TRUE);
+  }
+  if (is_empty (operation->record) && !has_ever_sent (&vm->counters))
+    hf_vm_tell (vm, "save", NULL, "nothing is held, and no PERSISTENT RESERVE command of this VM was seen", FALSE);
+}
+
 static void
 after_save (HfOperation *operation)
 {
@@ -301,6 +329,7 @@ after_save (HfOperation *operation)
     hf_vm_owe (vm, operation->holdings);
     return;
   }
+  explain_save (operation);
   hf_vm_take_holdings (vm, operation->holdings, TRUE);
   vm->incomplete = FALSE;
   hf_vm_set_moved (vm, operation->record);

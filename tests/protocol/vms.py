@@ -371,6 +371,7 @@ def move_nothing(side):
     with hosts(side, "a", "b") as (a, b):
         record = a.save(a.vm())
         check_equal(base64.b64decode(record)[:8], b"HOLDFAST", "the record's magic")
+        check("no PERSISTENT RESERVE command of this VM was seen" in a.helper.errors(), "the log says why it is empty")
         check_equal(b.verdicts("load", b.vm(), record=record), [], "Load")
 
 
@@ -588,5 +589,6 @@ def unit_attention(side):
         cleared = judge.pr_out(REGISTER, 0, OTHER), judge.pr_out(CLEAR, OTHER)
         check_equal([answer.status for answer in cleared], [0, 0], "a third host clears")
         a.save(vm)
+        check("its key is not on the LU any more" in a.helper.errors(), "the log says what happened to the key")
         answers = [vm.obey({"request": [0, 0, pr_in(READ_KEYS).hex(), ""]}) for _ in range(2)]
         check_equal([(answer["status"], answer["code"]) for answer in answers], [(2, [6, 0x2A03]), (0, None)], "the next two commands")
