@@ -11,15 +11,16 @@ from .processes import wait_until
 from .world import Migration
 
 
-def points_of_migration(world, type):
-    """What the destination's helper goes through in Load and commit of this type: ["before-register#1", ...]"""
-    host = world.other()
-    host.start_helper()
+def points_of_migration(world, type, victim):
+    """What the helper of host victim goes through from here to the end of a migration: ["before-register#1", ...]"""
+    source, host = world.host, world.other()
     world.reserve(type)
+    victim.start_helper()
     world.migrate(host)
     world.await_holder(type, host.name)
+    wait_until(lambda: "release: done" in source.helper.log(), "the source to look for leftovers")
     seen, numbered = {}, []
-    for point in host.points():
+    for point in victim.points():
         seen[point] = seen.get(point, 0) + 1
         numbered.append(f"{point}#{seen[point]}")
     # What comes after a step comes before the next one, but for the last. Every disk is identified; one death there is enough.
@@ -27,34 +28,42 @@ def points_of_migration(world, type):
     return [point for point in numbered if wanted.match(point)] + numbered[-1:]
 
 
-def destination_helper_killed_at(world, type, point):
-    """Before Load is answered the migration fails; after it, the take-over is finished by the next helper."""
-    host, source = world.other(), world.host
-    host.start_helper(fail=f"{point}=kill")
+def killed_at(world, type, victim, point):
+    """Before Load is answered the migration fails; after it, the next helper finishes what is left to do."""
+    source, host = world.host, world.other()
     world.reserve(type)
+    victim.start_helper(fail=f"{point}=kill")
     world.start_writing()
     world.await_writes()
     migration = Migration(world, host).start()
-    status = migration.ended()
-    wait_until(lambda: host.helper.n_starts == 2, lambda: f"a death at {point}")
-    if status == "completed":
+    if migration.ended() == "failed":
+        migration.failed()
+        check_as_before(world, type)
+    else:
         migration.completed()
         world.await_holder(type, host.name)
         world.await_writes()
         world.check_writes()
         world.check_left(source, type)
-    else:
-        migration.failed()
-        check_as_before(world, type)
+    wait_until(lambda: victim.helper.n_starts == 2, lambda: f"a death at {point}")
 
 
 def destination_helper_killed(world, type):
-    points = points_of_migration(world, type)
+    points = points_of_migration(world, type, world.other())
     world.note(" ".join(points))
     check(len(points) >= 6, "points of a migration", points)
     for point in points:
         world.fresh()
-        destination_helper_killed_at(world, type, point)
+        killed_at(world, type, world.other(), point)
+
+
+def source_helper_killed(world, type):
+    points = points_of_migration(world, type, world.host)
+    world.note(" ".join(points))
+    check(len(points) >= 4, "points of a migration", points)
+    for point in points:
+        world.fresh()
+        killed_at(world, type, world.host, point)
 
 
 def source_helper_killed_before_save(world, type):
@@ -114,6 +123,7 @@ def source_helper_killed_then_failed(world, type):
 def run(runner):
     for type in (1, 5):
         runner.case(f"destination's helper killed at each step, type {type}", destination_helper_killed, type)
+    runner.case("source's helper killed at each step, type 5", source_helper_killed, 5)
     for type in (1, 5, 7):
         runner.case(f"source's helper killed before Save, type {type}", source_helper_killed_before_save, type)
         runner.case(f"source's helper killed after Save, type {type}", source_helper_killed_after_save, type)

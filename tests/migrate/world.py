@@ -299,7 +299,7 @@ class World:
     def _check_numbers(self, disk, stat, failures):
         """Block N holds N if and only if the guest was told that write N was good."""
         first, end = self.first_number[disk], stat["next"]
-        found = {number for number in range(first, end) if number in self._read_numbers(disk, first, end)}
+        found = self._read_numbers(disk, first, end)
         check_equal(len(found), stat["good"], f"numbers on disk {disk} from {first} to {end}")
         wrong = [failed for failed in failures if failed[0] in found]
         check(not wrong, f"failed writes that are on disk {disk}", wrong)
@@ -312,10 +312,10 @@ class World:
             count = min(step, end - block)
             answer = judge.command(struct.pack(">BxI1xHx", 0x28, block, count), length_in=count * 512)
             if answer.status == CONFLICT:
-                return self._parse(self._read_backing(lu, first, end))
+                return self._parse(self._read_backing(lu, first, end), first)
             check_equal(answer.status, GOOD, f"the judge reads block {block}")
             data += answer.data
-        return self._parse(data)
+        return self._parse(data, first)
 
     @staticmethod
     def _read_backing(lu, first, end):
@@ -325,9 +325,14 @@ class World:
             return file.read((end - first) * 512)
 
     @staticmethod
-    def _parse(data):
-        blocks = (data[at : at + 16] for at in range(0, len(data), 512))
-        return {struct.unpack("<Q", block[8:])[0] for block in blocks if block[:8] == b"holdfast"}
+    def _parse(data, first):
+        """The numbers N that stand in block N."""
+        found = set()
+        for number in range(first, first + len(data) // 512):
+            magic, seen = struct.unpack_from("<8sQ", data, (number - first) * 512)
+            if magic == b"holdfast" and seen == number:
+                found.add(number)
+        return found
 
     # Judging
 
