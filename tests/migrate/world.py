@@ -96,10 +96,12 @@ class Host:
         self.fail_log = f"{self.folder}/points"
         self.disks = [world.target.device(name + path, lu) for lu, path in DISKS]
         self.bus = Bus(self.folder)
-        self.helper = None
+        self.helper, self.ordinary = None, True
 
-    def start_helper(self, fail=None, stock=False):
-        """A new helper; with a VM here, it finds it in its journal. fail: HOLDFAST_FAIL, until it dies of it."""
+    def start_helper(self, fail=None, stock=False, with_qmp=None):
+        """A new helper; with a VM here, it finds it in its journal. fail: HOLDFAST_FAIL, until it dies of it. with_qmp: only this time
+        another way than the rest."""
+        self.ordinary = with_qmp is None
         if self.helper:
             self.helper.end()
         if stock:
@@ -107,7 +109,7 @@ class Host:
             return
         arguments = ["-v", "--state-dir", self.state_dir, "--vmstate-bus", self.bus.address, "--control", self.control_path,
                      "--sandbox", "on"]
-        if self.world.with_qmp:
+        if self.world.with_qmp if with_qmp is None else with_qmp:
             arguments += ["--qmp", self.qmp_path]
         os.makedirs(self.state_dir, exist_ok=True)
         open(self.fail_log, "w").close()
@@ -233,7 +235,7 @@ class World:
             qemu.kill()
         self.others = []
         for host in self.hosts.values():
-            if not host.helper or host.helper.env.get("HOLDFAST_FAIL"):
+            if not host.helper or not host.ordinary or host.helper.env.get("HOLDFAST_FAIL"):
                 host.start_helper(stock=self.stock)
             host.helper.set_mark()
         if not self.well():
