@@ -102,8 +102,7 @@ class Host:
         """A new helper; with a VM here, it finds it in its journal. fail: HOLDFAST_FAIL, until it dies of it. with_qmp: only this time
         another way than the rest."""
         self.ordinary = with_qmp is None
-        if self.helper:
-            self.helper.end()
+        self.end_helper()
         if stock:
             self.helper = Helper("qemu-pr-helper", [], self.folder, self.socket_path, self.socket_path)
             return
@@ -115,6 +114,14 @@ class Host:
         open(self.fail_log, "w").close()
         self.helper = Helper(self.world.program, arguments, self.folder, self.socket_path, self.control_path, fail, self.fail_log)
         self.bus.wait_name()
+
+    def end_helper(self):
+        helper, self.helper = self.helper, None
+        try:
+            if helper:
+                helper.end()
+        except Failure as failure:
+            self.world.complaints.append(f"host {self.name}: {failure}")
 
     def points(self):
         with open(self.fail_log) as file:
@@ -154,7 +161,7 @@ class World:
         self.judges = {lu: self.target.nexus("judge", lu) for lu in (1, 2, 3)}
         self.nexus_of = {self._transport_id(name): name for name in nexuses}
         self.next_number = {disk: 1 + 30000 * (disk == 3) for disk in range(len(DISKS))}
-        self.first_number, self.writing = {}, set()
+        self.first_number, self.writing, self.complaints = {}, set(), []
         self.stopped_ms = 0  # for how long migrations stopped the VM; the guest's clock goes on meanwhile
         self.with_qmp, self.stock = True, False
         self.version, self.scsi_block = None, ""
@@ -186,9 +193,12 @@ class World:
 
     def end_helpers(self):
         for host in self.hosts.values():
-            helper, host.helper = host.helper, None
-            if helper:
-                helper.end()
+            host.end_helper()
+
+    def check_helpers(self):
+        """How all helpers of the suite ended."""
+        self.end_helpers()
+        check(not self.complaints, f"{len(self.complaints)} helpers did not live or end as they should", *self.complaints[:3])
 
     def new_qemu(self, name, **named):
         host = self.hosts[name]
