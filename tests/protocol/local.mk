@@ -35,6 +35,7 @@ EXTRA_DIST += \
   tests/protocol/programs.py \
   tests/protocol/soak.py \
   tests/protocol/vm_process.py \
+  tests/protocol/vm_regressions.py \
   tests/protocol/vms.py \
   tests/protocol/vms_cli.py
 

@@ -47,10 +47,16 @@ class Control:
         self.file = self.socket.makefile("rw")
         self.greeting = json.loads(self.file.readline())
 
-    def call(self, method, **params):
+    def ask(self, method, **params):
         self.file.write(json.dumps({"id": 1, "method": method, "params": params}) + "\n")
         self.file.flush()
+
+    def hear(self):
         return json.loads(self.file.readline())
+
+    def call(self, method, **params):
+        self.ask(method, **params)
+        return self.hear()
 
     def must(self, method, **params):
         answer = self.call(method, **params)
@@ -73,11 +79,17 @@ class Vm:
         for lu in lus:
             self.obey({"open": host.marker(lu)})
 
-    def obey(self, words):
+    def tell(self, words):
         self.process.stdin.write(json.dumps(words) + "\n")
         self.process.stdin.flush()
-        check(select.select([self.process.stdout], [], [], LIMIT)[0], f"{self.name} answers to {words}")
+
+    def hear(self):
+        check(select.select([self.process.stdout], [], [], LIMIT)[0], f"{self.name} answers")
         return json.loads(self.process.stdout.readline())
+
+    def obey(self, words):
+        self.tell(words)
+        return self.hear()
 
     def send(self, cdb, data=b"", device=0, connection=0):
         """A command, again after each unit attention: its outcome and its data."""
@@ -106,6 +118,8 @@ class Vm:
     def end(self):
         self.process.kill()
         self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
 
 
 class Host:
