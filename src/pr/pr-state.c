@@ -179,6 +179,8 @@ find_by_key (const HfPrState *state, const HfPrObservation *observation, guint64
   gboolean new_listed = candidate_key != 0 && hf_pr_observation_count_key (observation, candidate_key) > 0;
 
   choose_key (old_listed, state->key, new_listed, candidate_key, ret);
+  /* Uncertain without a key to look for: any key that is listed may be the guest's. */
+  ret->known &= !state->uncertain || state->key != 0 || candidate_key != 0 || observation->n_keys == 0;
   ret->holder = ret->key != 0 && ret->key == observation->holder_key;
 }
 

@@ -161,6 +161,32 @@ on_learnt (const GError *error, gpointer user_data)
   finish (user_data);
 }
 
+/* A key that may become ours by this command. */
+static gboolean
+registers_new_key (const HfCommand *command, const HfVmNode *node)
+{
+  gboolean registers = command->out.action == HF_PR_OUT_REGISTER || command->out.action == HF_PR_OUT_REGISTER_AND_IGNORE
+                       || command->out.action == HF_PR_OUT_REPLACE_LOST_RESERVATION;
+
+  return command->decoded && registers && command->out.new_key != 0 && command->out.new_key != node->state.key;
+}
+
+/* Executed without our knowledge, it leaves a nexus that has no registration as it was. */
+static gboolean
+cannot_matter (const HfCommand *command, const HfVmNode *node)
+{
+  return command->decoded && node->state.key == 0 && !node->state.uncertain && !registers_new_key (command, node);
+}
+
+/* Executed, it leaves no registration. */
+static gboolean
+unregisters (const HfCommand *command)
+{
+  gboolean registers = command->out.action == HF_PR_OUT_REGISTER || command->out.action == HF_PR_OUT_REGISTER_AND_IGNORE;
+
+  return command->out.action == HF_PR_OUT_CLEAR || (registers && command->out.new_key == 0);
+}
+
 /* What the VM holds through the node, by the answer. TRUE: it changed. */
 static gboolean
 learn (HfCommand *command, int status)
@@ -168,10 +194,14 @@ learn (HfCommand *command, int status)
   HfVmNode *node = find_node (command);
   gboolean changed;
 
-  if (!node)
+  if (!node || (status != HF_SAM_GOOD && cannot_matter (command, node)))
     return FALSE;
   if (command->decoded) {
     changed = hf_pr_state_learn (&node->state, &command->out, status);
+    if (status == HF_SAM_GOOD && unregisters (command)) {
+      changed |= node->state.uncertain;
+      node->state.uncertain = FALSE;
+    }
   } else {
     changed = status == HF_SAM_GOOD && !node->state.uncertain;
     node->state.uncertain |= status == HF_SAM_GOOD;
@@ -296,16 +326,6 @@ on_noted (const GError *error, gpointer user_data)
   }
   let_go (command);
   command_free (command);
-}
-
-/* A key that may become ours by this command. */
-static gboolean
-registers_new_key (const HfCommand *command, const HfVmNode *node)
-{
-  gboolean registers = command->out.action == HF_PR_OUT_REGISTER || command->out.action == HF_PR_OUT_REGISTER_AND_IGNORE
-                       || command->out.action == HF_PR_OUT_REPLACE_LOST_RESERVATION;
-
-  return command->decoded && registers && command->out.new_key != 0 && command->out.new_key != node->state.key;
 }
 
 static void
@@ -568,7 +588,7 @@ hf_command_abandon (HfCommand *command)
     return;
   }
   /* Until its answer comes nobody knows what the VM holds; operations do not wait for it. */
-  if (command->stage == STAGE_AT_DEVICE && node) {
+  if (command->stage == STAGE_AT_DEVICE && node && !cannot_matter (command, node)) {
     node->state.uncertain = node->tracked = TRUE;
     if (command->decoded && registers_new_key (command, node))
       node->candidate_key = command->out.new_key;

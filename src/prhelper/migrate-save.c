@@ -83,7 +83,7 @@ observe (Group *group, HfPrExec *exec, HfPrObservation *ret)
   return FALSE;
 }
 
-/* FALSE: it may be one of two keys, and both are there. */
+/* FALSE: it may be one of several keys, and more than one is there. */
 static gboolean
 settle (Group *group, HfHolding *holding, const HfPrObservation *seen)
 {
@@ -93,6 +93,11 @@ settle (Group *group, HfHolding *holding, const HfPrObservation *seen)
   if (!may_hold (holding) && !(group->adopt && told))
     return TRUE;
   hf_pr_state_resolve (&holding->state, seen, &holding->nexus, holding->candidate_key);
+  if (holding->state.uncertain && key == 0 && holding->candidate_key == 0) {
+    fail (group, "%s: the guest's command is not understood, and any of the keys that are registered may be its",
+          hf_holding_get_name (holding));
+    return FALSE;
+  }
   if (holding->state.uncertain) {
     fail (group,
           "%s: the guest's REGISTER was not answered, and both the old key 0x%" G_GINT64_MODIFIER

@@ -244,7 +244,10 @@ static const Resolve resolves[] = {
   { "key-registered-not-holding", UNCERTAIN (K, 5), FALSE, A, 0, { { K }, { X } }, 3, X, { K } },
   { "key-holds-the-type-on-disk", UNCERTAIN (K, 5), FALSE, A, 0, { { K }, { X } }, 3, K, { K, 3 } },
   { "key-of-type-7-holds", UNCERTAIN (K, 0), FALSE, A, 0, { { K }, { X } }, 7, 0, { K, 7 } },
-  { "key-0-is-no-registration", UNCERTAIN (0, 0), FALSE, A, 0, { { X } }, 7, 0, NOTHING },
+  { "key-0-is-no-registration", NOTHING, FALSE, A, 0, { { X } }, 7, 0, NOTHING },
+  { "no-key-to-look-for-stays-uncertain", UNCERTAIN (0, 0), FALSE, A, 0, { { X } }, 7, 0, UNCERTAIN (0, 0) },
+  { "no-key-to-look-for-and-none-listed", UNCERTAIN (0, 0), FALSE, A, 0, { { 0 } }, 0, 0, NOTHING },
+  { "no-key-to-look-for-but-the-nexus-tells", UNCERTAIN (0, 0), TRUE, A, 0, { { X, B } }, 0, 0, NOTHING },
   { "key-keeps-the-flags", { K, 0, 0, 1, 1, 1 }, FALSE, A, 0, { { K } }, 0, 0, { K, 0, 0, 1, 1, 0 } },
 };
 

@@ -657,6 +657,35 @@ test_save_uncertain (void)
     }
 }
 
+/* A command that was not understood may have registered any key: only the nexus' own name tells, or that there is none. */
+static void
+test_save_no_key_to_look_for (void)
+{
+  for (guint known = 0; known < 2; known++) {
+    Setting setting = lio_5;
+    g_autoptr (GPtrArray) holdings = make_tracked (&setting);
+    g_autoptr (HfRecord) record = NULL;
+    HfHolding *holding = holdings->pdata[0];
+
+    setting.identified = known;
+    start_guest (&setting);
+    holding->state = (HfPrState){ .uncertain = TRUE };
+    if (known) {
+      record = save (holdings);
+      g_assert_cmphex (record->units[0].key, ==, K);
+      g_assert_cmpuint (record->units[0].type, ==, 5);
+    } else {
+      assert_no_save (holdings, "cannot be told");
+      g_assert_true (holding->state.uncertain);
+      hf_model_pr_out (&worlds[0].model, T, CLEAR, X, 0, 0);
+      record = save (holdings);
+      g_assert_cmphex (record->units[0].key, ==, 0);
+      g_assert_false (holding->state.uncertain);
+    }
+    stop_guest (&setting);
+  }
+}
+
 static void
 test_save_different_keys (void)
 {
@@ -1414,6 +1443,7 @@ main (int argc, char **argv)
   g_test_add_func ("/migrate/same-host", test_same_host);
   g_test_add_func ("/migrate/save-nothing", test_save_nothing);
   g_test_add_func ("/migrate/save-uncertain", test_save_uncertain);
+  g_test_add_func ("/migrate/save-no-key-to-look-for", test_save_no_key_to_look_for);
   g_test_add_func ("/migrate/save-different-keys", test_save_different_keys);
   g_test_add_func ("/migrate/save-unregistered-path", test_save_unregistered_path);
   g_test_add_func ("/migrate/save-dead", test_save_dead);
