@@ -35,6 +35,7 @@ def restore(world, host, path, saved_at):
     qemu.qmp("migrate-incoming", uri=f"exec:cat {path}")
     wait_until(qemu.running, "the restored VM to run")
     world.stopped_ms += (time.monotonic() - saved_at) * 1000
+    world.n_stops += 1
     world.others.remove(qemu)
     world.moved(qemu)
 
