@@ -18,7 +18,8 @@ from .vms import CLEAR, CONFLICT, GOOD, IGNORE, K, OTHER, PREEMPT, READ_KEYS, RE
     reservation_of, seen
 
 CASES = []
-BUSY = "08"
+# A path that is dead for now, and says so at once (DID_NO_CONNECT).
+DEAD = {"host": "1"}
 MONITOR = ["--qmp", "{folder}/qmp.sock"]
 # One of two LUs conflicts, and to take the other one's registration back meets a dead link: each back-out
 # has three tries and two looks, and there is one in the Load and one right behind it.
@@ -122,10 +123,10 @@ def failed_abort(side):
         source.hold(5)
         watch(b, destination, "inmigrate")
         b.verdicts("load", destination, record=a.save(source))
-        disturb(b.marker(0), status=BUSY)
+        disturb(b.marker(0), **DEAD)
         fail_migration(destination)
         wait_for_log(b, "abort")
-        check_equal(seen(side), ([K, K], (K, 5)), "while the device is busy")
+        check_equal(seen(side), ([K, K], (K, 5)), "while the path is dead")
         disturb(b.marker(0))
         check_source_only(side, b, destination, "taken back")
 
@@ -141,7 +142,7 @@ def failed_abort_of_loading(side):
             b.control.call("load", vm=destination.name, record=record)
         b.helper.wait()
         check_equal(seen(side), ([K, K], (K, 5)), "killed behind the REGISTER")
-        disturb(b.marker(0), status=BUSY, all=1)
+        disturb(b.marker(0), all=1, **DEAD)
         b.again()
         wait_for_log(b, "abort")
         check_equal(b.listed(destination)[0], "loading", "the phase after the first try")
@@ -154,7 +155,7 @@ def failed_abort_of_loading(side):
 def failed_abort_at_end(side):
     with hosts(side, "a", "b") as (a, b):
         destination = prepared(a, b, 5)[1]
-        disturb(b.marker(0), status=BUSY)
+        disturb(b.marker(0), **DEAD)
         destination.end()
         wait_for_log(b, "abort")
         disturb(b.marker(0))
@@ -444,8 +445,8 @@ def attention_kept(side):
         check_attention(vm, "after a check")
         vm.hold(5)
         clear_by_another(side)
-        disturb(a.marker(1), status=BUSY)
-        check_refused(a.control.call("save", vm=vm.name), "a Save of an LU that is busy")
+        disturb(a.marker(1), **DEAD)
+        check_refused(a.control.call("save", vm=vm.name), "a Save of an LU that cannot be reached")
         check_attention(vm, "after a Save that failed")
 
 
