@@ -55,6 +55,8 @@ typedef struct {
   pid_t pid;          /* who listens; 0: not known */
   guint64 start_time; /* of pid, when the monitor was connected: a listener may end while its connection lives on */
   HfVm *vm;           /* whose monitor it is; NULL: not known */
+  guint asked;        /* Reasons of the query-status that is not answered yet; 0: there is none */
+  guint ask_again;    /* those that came meanwhile */
   gboolean said_nobody, said_no_events;
 } Link;
 
@@ -223,24 +225,42 @@ get_string (JsonObject *object, const char *name)
   return is_string ? json_node_get_string (node) : NULL;
 }
 
+/* Why query-status is asked. */
+enum { ASK_RUNS = 1, ASK_FAILED = 2 };
+
+static void on_status (JsonNode *result, const GError *error, gpointer user_data);
+
+/* One question at a time: a monitor that tells events and answers nothing would fill the memory with them. Its answer may be
+   older than what happened since, so there is one more behind it. */
+static void
+ask_status (Link *link, guint reason)
+{
+  if (link->asked) {
+    link->ask_again |= reason;
+    return;
+  }
+  link->asked = reason;
+  hf_qmp_execute (link->qmp, "query-status", NULL, QMP_TIMEOUT_MS, on_status, link);
+}
+
+/* After RESUME: does it still run? After MIGRATION failed or cancelled: was it the one that comes in? */
 static void
 on_status (JsonNode *result, const GError *error, gpointer user_data)
 {
   Link *link = user_data;
   JsonObject *object = result && JSON_NODE_HOLDS_OBJECT (result) ? json_node_get_object (result) : NULL;
+  const char *status = get_string (object, "status");
+  guint asked = link->asked, again = link->ask_again;
 
-  if (link->vm && g_strcmp0 (get_string (object, "status"), "running") == 0)
+  link->asked = link->ask_again = 0;
+  if (!link->vm || g_error_matches (error, HF_QMP_ERROR, HF_QMP_ERROR_LOST))
+    return;
+  if (again)
+    ask_status (link, again);
+  /* Which may end the VM, and with it this link. */
+  if ((asked & ASK_RUNS) && g_strcmp0 (status, "running") == 0)
     hf_vm_sign (link->vm, HF_SIGN_RUNS);
-}
-
-/* After MIGRATION failed or cancelled: was it the one that comes in? */
-static void
-on_status_after_failure (JsonNode *result, const GError *error, gpointer user_data)
-{
-  Link *link = user_data;
-  JsonObject *object = result && JSON_NODE_HOLDS_OBJECT (result) ? json_node_get_object (result) : NULL;
-
-  if (link->vm && g_strcmp0 (get_string (object, "status"), "inmigrate") == 0)
+  else if ((asked & ASK_FAILED) && g_strcmp0 (status, "inmigrate") == 0)
     hf_vm_sign (link->vm, HF_SIGN_INCOMING_FAILED);
 }
 
@@ -288,7 +308,7 @@ map_monitor (Link *link)
   hf_log (HF_LOG_INFO, "monitor %s: of VM %s", link->address, hf_vm_get_name (vm));
   /* In this order: what changes after the events are on is told by one of them, what was before by query-status. */
   hf_qmp_execute (link->qmp, "migrate-set-capabilities", events_on (), QMP_TIMEOUT_MS, on_events_on, link);
-  hf_qmp_execute (link->qmp, "query-status", NULL, QMP_TIMEOUT_MS, on_status, link);
+  ask_status (link, ASK_RUNS);
 }
 
 static void
@@ -322,9 +342,9 @@ on_event (HfQmp *qmp, const char *name, JsonObject *data, gpointer user_data)
   if (!link->vm)
     return;
   if (strcmp (name, "RESUME") == 0)
-    hf_qmp_execute (qmp, "query-status", NULL, QMP_TIMEOUT_MS, on_status, link);
+    ask_status (link, ASK_RUNS);
   else if (strcmp (name, "MIGRATION") == 0 && (g_strcmp0 (status, "failed") == 0 || g_strcmp0 (status, "cancelled") == 0)) {
-    hf_qmp_execute (qmp, "query-status", NULL, QMP_TIMEOUT_MS, on_status_after_failure, link);
+    ask_status (link, ASK_FAILED);
     hf_vm_sign (link->vm, HF_SIGN_FAILED); /* which may end the VM, and with it this link */
   }
 }

@@ -22,8 +22,8 @@
 
 /* The longest absence is between one and two of them. */
 #define LOOK_NS 1000000
-/* So many looks without an absence, and the standby sleeps. */
-#define LOOKS_IDLE 100
+/* So many looks without an absence, and the standby sleeps: a command now and then is to cost a few of them, not a hundred. */
+#define LOOKS_IDLE 10
 #define NS_PER_S 1000000000
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -33,6 +33,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 /* Guarded by lock. */
 static pthread_t leader;
 static gboolean is_led, is_away, has_standby, standby_sleeps, is_over;
+static gboolean is_pinned; /* the process's first thread leads, which never leaves */
 static guint64 absences;
 
 /* Main's. */
@@ -72,7 +73,7 @@ start_thread (void *(*function) (void *))
 static void
 start_standby (void)
 {
-  if (!has_standby && !is_over)
+  if (!has_standby && !is_over && !is_pinned)
     has_standby = start_thread (standby_thread);
 }
 
@@ -197,7 +198,8 @@ hf_loop_run (GMainLoop *loop)
   main_loop = loop;
   is_over = FALSE;
   is_led = start_thread (first_thread);
-  if (!is_led) {
+  is_pinned = !is_led;
+  if (is_pinned) {
     leader = pthread_self ();
     is_led = TRUE;
     pthread_mutex_unlock (&lock);
@@ -222,6 +224,8 @@ hf_loop_can_leave (void)
   gboolean can;
 
   pthread_mutex_lock (&lock);
+  if (is_led && pthread_equal (leader, pthread_self ()))
+    start_standby (); /* if there were too many threads when it was to be */
   can = may_leave ();
   pthread_mutex_unlock (&lock);
   return can;

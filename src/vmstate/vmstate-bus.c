@@ -30,6 +30,8 @@
 #define FLUSH_MS 1000
 /* Each may hold HF_VMSTATE_SIZE_MAX bytes. QEMU has at most one at a time, so this is a number of VMs. */
 #define CALLS_MAX 64
+/* Calls of a connection whose answers were not written yet, those that GDBus answers by itself included. */
+#define OWED_MAX 256
 
 /* RequestName's answers (D-Bus specification, "Bus messages"). */
 #define REQUEST_NAME_OWNER 1
@@ -331,6 +333,27 @@ on_name (GObject *source, GAsyncResult *result, gpointer user_data)
   tell (bus, TRUE, "connected");
 }
 
+/* On GDBus' thread. It keeps without bound what a bus does not read: who calls on and on is not heard until some of its answers
+   are written. */
+static GDBusMessage *
+bound_answers (GDBusConnection *connection, GDBusMessage *message, gboolean incoming, gpointer user_data)
+{
+  GDBusMessageType type = g_dbus_message_get_message_type (message);
+  gint *n_owed = user_data;
+
+  if (incoming && type == G_DBUS_MESSAGE_TYPE_METHOD_CALL
+      && !(g_dbus_message_get_flags (message) & G_DBUS_MESSAGE_FLAGS_NO_REPLY_EXPECTED)) {
+    if (*n_owed >= OWED_MAX) {
+      g_object_unref (message);
+      return NULL;
+    }
+    ++*n_owed;
+  } else if (!incoming && *n_owed > 0 && (type == G_DBUS_MESSAGE_TYPE_METHOD_RETURN || type == G_DBUS_MESSAGE_TYPE_ERROR)) {
+    --*n_owed;
+  }
+  return message;
+}
+
 static void
 on_connection (GObject *source, GAsyncResult *result, gpointer user_data)
 {
@@ -348,6 +371,7 @@ on_connection (GObject *source, GAsyncResult *result, gpointer user_data)
     return;
   }
   g_dbus_connection_set_exit_on_close (connection, FALSE);
+  g_dbus_connection_add_filter (connection, bound_answers, g_new0 (gint, 1), g_free);
   bus->connection = g_steal_pointer (&connection);
   g_signal_connect (bus->connection, "closed", G_CALLBACK (on_closed), bus);
   bus->object = g_dbus_connection_register_object (bus->connection, VMSTATE_PATH, &vmstate_interface, &vtable, bus, NULL, &error);
