@@ -282,7 +282,9 @@ is_short (HfQueue *queue, const Lane *lane, const HfJob *job)
   queue->last_key = lane->key;
   alone = queue->n_running == 1 && queue->n_same >= ALONE_MIN;
   speed = g_hash_table_lookup (queue->speeds, &lane->key);
-  return speed && speed->mean_us < (alone ? SHORT_ALONE_US : SHORT_US) && hf_loop_can_leave ();
+  if (!speed || !hf_loop_can_leave ())
+    return FALSE;
+  return (guint)speed->mean_us < (queue->limits.short_us ? queue->limits.short_us : alone ? SHORT_ALONE_US : SHORT_US);
 }
 
 static void

@@ -28,6 +28,7 @@ typedef struct {
   guint max_threads;             /* devices in use at the same time */
   guint max_threads_per_process; /* of them for one client process */
   guint max_discards_per_uid;    /* descriptors that wait to be closed; half of them for one process */
+  guint short_us;                /* a read that is expected to take less is left to the main thread; 0: as measured to be good */
 } HfQueueLimits;
 
 HfQueue *hf_queue_new (const HfQueueLimits *limits);

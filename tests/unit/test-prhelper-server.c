@@ -31,8 +31,8 @@
 
 #define LIMIT_S 20
 /* A command that is still at work when everything else has happened. */
-#define LONG "delay:1500"
-#define LONG_US 1500000
+#define LONG "delay:3000"
+#define LONG_US 3000000
 /* Commands after which a device is known as quick, even if the first of them was not. */
 #define TAKEOVER_QUICK 30
 
@@ -553,7 +553,10 @@ play_takeover (const char *path)
 static void
 test_takeover (void)
 {
-  stage_run (stage_new (), play_takeover, "before-guest-in#31=" LONG);
+  Stage *stage = stage_new ();
+
+  stage->rules.queue.short_us = G_USEC_PER_SEC;
+  stage_run (stage, play_takeover, "before-guest-in#31=" LONG);
 }
 
 /* All is stopped while the main thread is away: it ends with its command, as any other would. */
@@ -577,7 +580,10 @@ play_takeover_stop (const char *path)
 static void
 test_takeover_stop (void)
 {
-  stage_run (stage_new (), play_takeover_stop, "before-guest-in#31=" LONG);
+  Stage *stage = stage_new ();
+
+  stage->rules.queue.short_us = G_USEC_PER_SEC;
+  stage_run (stage, play_takeover_stop, "before-guest-in#31=" LONG);
 }
 
 /* A stack that there is no room for. */
