@@ -43,23 +43,32 @@ def prepare_root(folder):
             subprocess.run(["mount", "--rbind", f"/{name}", f"{folder}/{name}"], check=True)
 
 
+class GuestSilent(Failure):
+    """The guest gave no answer; question: to what."""
+
+    def __init__(self, question, error):
+        super().__init__(f"the guest says nothing: {error}")
+        self.question = question
+
+
 class Agent:
     """The guest, on its second serial line: tests/migrate/agent.c."""
 
     def __init__(self, qemu):
         self.socket = wait_until(lambda: connect(qemu.agent_path), "the guest's serial line")
         self.socket.settimeout(LIMIT)
-        self.file = self.socket.makefile("r")
+        self.file, self.question = self.socket.makefile("r"), "start"
 
     def line(self):
         try:
             line = self.file.readline().strip()
         except OSError as error:
-            raise Failure(f"the guest says nothing: {error}") from None
+            raise GuestSilent(self.question, error) from None
         check(line.startswith(("ok", "ready")), f"the guest says {line!r}")
         return line.split()[1:]
 
     def call(self, text):
+        self.question = text
         self.socket.sendall(text.encode() + b"\n")
         return self.line()
 
