@@ -61,6 +61,12 @@ class Process:
     def alive(self):
         return self.process.poll() is None
 
+    def ended(self):
+        """How, as a number of subprocess; None if it runs on. What closed its sockets a moment ago is about to end."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(1)
+        return self.process.poll()
+
     def stopped(self):
         """It stopped itself, or was stopped (SIGSTOP)."""
         with contextlib.suppress(OSError, IndexError):

@@ -10,8 +10,8 @@
 import json
 import os
 import shutil
+import signal
 import struct
-import subprocess
 import subprocess
 import time
 
@@ -34,6 +34,8 @@ BOOT_LIMIT = 150
 # LU number and which of a host's nexuses, for each disk of the VM.
 DISKS = ((1, ""), (2, ""), (3, ""), (3, "2"))
 TWO_PATHS = (2, 3)
+# Not SIGABRT, which is how QEMU objects to a helper's answer.
+FAULTS = (signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE)
 
 
 def prepare_root(folder):
@@ -215,11 +217,26 @@ class World:
 
     def boot(self, name):
         self.power_off()
+        self.blank_disks()
         self.qemu, self.writing = self.new_qemu(name), set()
         self.host = self.hosts[name]
         self.agent = Agent(self.qemu)
         self.agent.socket.settimeout(BOOT_LIMIT)
         check_equal(self.agent.line(), [str(len(DISKS))], "disks of the guest")
+
+    def blank_disks(self):
+        """What a guest wrote that nobody could ask for its numbers is no number of the next one."""
+        for disk in self.target.disks:
+            path = f"/run/lab/{os.path.basename(disk)}"
+            os.truncate(path, 0)
+            os.truncate(path, MEGABYTES << 20)
+
+    def crashed(self):
+        """Why QEMU ended, if it did so by a fault of its processor's; or None."""
+        for qemu in [*self.others, self.qemu]:
+            if qemu and -(qemu.ended() or 0) in FAULTS:
+                return f"{qemu.name} ended by {signal.Signals(-qemu.process.returncode).name}"
+        return None
 
     def moved(self, qemu):
         """The VM is the one in qemu now."""
@@ -419,7 +436,7 @@ class World:
                 parts.append(f"--- helper of host {host.name}\n{host.helper.log()[-6000:]}")
         for qemu in [*self.others, self.qemu]:
             if qemu:
-                parts.append(f"--- {qemu.name} on host {qemu.host.name}\n{qemu.log()[-1500:]}")
+                parts.append(f"--- {qemu.name} on host {qemu.host.name} ({qemu.ended()})\n{qemu.log()[-1500:]}")
         return "\n".join(parts)
 
 
