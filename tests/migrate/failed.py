@@ -17,14 +17,17 @@ def last_step(type):
     return "after-verify-take-over" if type in COMMITTED_IN_LOAD else "after-verify-register"
 
 
-def begin(world, type):
-    """A migration whose destination has done everything for Load except to answer."""
+def begin(world, type, paused=False):
+    """A migration whose destination has done everything for Load except to answer. paused: it waits for `cont` then, as with libvirt."""
     host = world.other()
     host.start_helper(fail=f"{last_step(type)}#1=stop")
     world.reserve(type)
     world.start_writing()
     world.await_writes()
-    migration = Migration(world, host).start()
+    migration = Migration(world, host)
+    if paused:
+        migration.destination.qmp("stop")
+    migration.start()
     wait_until(host.helper.stopped, lambda: f"the helper to stop at {last_step(type)}; it reached {host.points()}")
     return migration, host
 
@@ -48,8 +51,9 @@ def check_as_before(world, type):
 
 
 def cancelled(world, type):
-    """migrate_cancel while the destination is in Load."""
-    migration, host = begin(world, type)
+    """migrate_cancel while the destination is in Load. By then it may have received everything, and a QEMU that may start the VM by
+    itself would: both sides would run, which no helper can mend."""
+    migration, host = begin(world, type, paused=True)
     migration.source.qmp("migrate_cancel")
     host.helper.signal(signal.SIGCONT)
     migration.failed("cancelled")
