@@ -117,7 +117,7 @@ def source_helper_killed_then_failed(world, type):
     migration.destination.kill()
     host.helper.signal(signal.SIGCONT)
     migration.failed()
-    check_as_before(world, type)
+    check_as_before(world, type, restarted=True)
 
 
 def run(runner):
