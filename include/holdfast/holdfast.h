@@ -3,6 +3,7 @@
 
 /* libholdfast: SCSI persistent reservations that follow a virtual machine. Everything a program needs is behind this header. */
 
+#include <holdfast/io.h>
 #include <holdfast/move.h>
 #include <holdfast/pr.h>
 #include <holdfast/record.h>

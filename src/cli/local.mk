@@ -26,7 +26,7 @@ libholdfast_cli_la_SOURCES = \
   src/cli/doctor-nodes.c src/cli/doctor-nodes.h \
   src/cli/doctor-rules.c src/cli/doctor-rules.h src/cli/verb-doctor.c \
   src/cli/verbs.c
-libholdfast_cli_la_LIBADD = libholdfast-qemu.la $(JSON_LIBS) $(GLIB_LIBS)
+libholdfast_cli_la_LIBADD = libholdfast-stream.la libholdfast-qemu.la $(JSON_LIBS) $(GLIB_LIBS)
 
 bin_PROGRAMS += holdfast
 holdfast_SOURCES = src/cli/main.c

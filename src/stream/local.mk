@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The positioned calls are in libholdfast; the rest is an archive for the programs, because it needs liburing, xxHash and JSON.
+libholdfast_core_la_SOURCES += src/stream/fault.h
+
+noinst_LTLIBRARIES += libholdfast-stream.la
+libholdfast_stream_la_SOURCES = src/stream/stream-error.c src/stream/stream-error.h
+libholdfast_stream_la_LIBADD = libholdfast-core.la $(JSON_LIBS) $(URING_LIBS) $(XXHASH_LIBS) $(GLIB_LIBS)
+
+# engine and positioned I/O
+libholdfast_stream_la_SOURCES += src/stream/engine.h
+
+# files
+libholdfast_stream_la_SOURCES += src/stream/save-file.h src/stream/status.h src/stream/trailer.h src/stream/block-writer.h
+libholdfast_stream_la_SOURCES += src/stream/capture.h
+
+# the walks
+libholdfast_stream_la_SOURCES += src/stream/reader.h src/stream/stream-map.h src/stream/image.h src/stream/verify.h
+
+# RAM on the way
+libholdfast_stream_la_SOURCES += src/stream/feed.h src/stream/mapped-ram.h src/stream/mapped-writer.h src/stream/convert.h

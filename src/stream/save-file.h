@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * A large file that appears whole or not at all: NAME.partial in the same folder, written to by position through one buffered
+ * and, where the file system allows it, one O_DIRECT descriptor; fdatasync, close, rename to NAME, fsync of the folder. Both
+ * descriptors are open before the first write, so that every write-back error reaches the one that is synced (fsync(2)).
+ *
+ * A writer holds a lock on its NAME.partial; a NAME.partial without one was left by a writer that died, and the next one replaces
+ * it. NAME itself is untouched until the rename. A symbolic link NAME is followed, anything else than a regular file is refused.
+ *
+ * HOLDFAST_FAIL points: stream-create, stream-write, stream-sync, stream-close, stream-rename, stream-sync-dir.
+ *
+ * Thread: one at a time; the descriptors may be written to from any. Errors: HF_STREAM_ERROR.
+ */
+
+#include "stream/stream-error.h"
+
+typedef enum {
+  HF_SAVE_DEFAULT = 0,
+  HF_SAVE_NO_SYNC = 1 << 0, /* neither fdatasync nor fsync of the folder: a crash of the host may leave a NAME with holes */
+  HF_SAVE_BUFFERED = 1 << 1 /* no O_DIRECT descriptor */
+} HfSaveFlags;
+
+typedef struct _HfSaveFile HfSaveFile;
+
+/* prefix: so many bytes of NAME, which must be there, are copied to the start of NAME.partial. HF_STREAM_ERROR_BUSY if another
+   writer is alive. */
+HfSaveFile *hf_save_file_new (const char *path, guint64 prefix, HfSaveFlags flags, GError **error);
+
+/* Removes NAME.partial unless the file was committed. NULL is accepted. */
+void hf_save_file_free (HfSaveFile *file);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfSaveFile, hf_save_file_free)
+
+/* Owned by file. Both are open for reading and writing. */
+int hf_save_file_fd (const HfSaveFile *file);
+/* -1: there is none. Offsets, lengths and memory must be multiples of the alignment. */
+int hf_save_file_direct_fd (const HfSaveFile *file);
+/* A power of two, 512 to 65536; 4096 without a direct descriptor. */
+guint hf_save_file_alignment (const HfSaveFile *file);
+
+/* Cuts or extends it to length, and makes it NAME. On failure NAME is what it was, and NAME.partial is gone. */
+gboolean hf_save_file_commit (HfSaveFile *file, guint64 length, GError **error);

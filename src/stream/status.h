@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * FILE.status: how the last capture of FILE ended, for those who cannot see its exit status (QEMU throws that of exec: away).
+ * Written last, atomically. One JSON object:
+ *   {"version":1,"file":NAME,"outcome":"committed|incomplete|failed|interrupted","error":TEXT or null,"bytes":N,
+ *    "seconds":N.N,"time":SECONDS-SINCE-1970,"sync":BOOL,"complete":BOOL,"format":"classic|mapped-ram|any"}
+ *
+ * Thread: any. Errors: HF_STREAM_ERROR.
+ */
+
+#include "stream/stream-error.h"
+
+typedef enum { HF_OUTCOME_COMMITTED, HF_OUTCOME_INCOMPLETE, HF_OUTCOME_FAILED, HF_OUTCOME_INTERRUPTED } HfStreamOutcome;
+#define HF_N_STREAM_OUTCOMES (HF_OUTCOME_INTERRUPTED + 1)
+const char *hf_stream_outcome_name (HfStreamOutcome outcome);
+
+typedef struct {
+  HfStreamOutcome outcome;
+  char *error;       /* NULL if committed */
+  guint64 bytes;     /* of the stream, as far as it was received */
+  double seconds;    /* from the first byte to the commit */
+  gint64 time;       /* of the end, seconds since 1970 UTC */
+  gboolean sync;     /* what is committed is on the disk */
+  gboolean complete; /* the stream's own end was seen */
+  char *format;      /* "classic", "mapped-ram" or "any" */
+} HfStreamStatus;
+
+void hf_stream_status_clear (HfStreamStatus *status);
+
+/* path is FILE's; ".status" is added. The file is a regular one of at most 64 KiB or it is refused. */
+gboolean hf_stream_status_write (const char *path, const HfStreamStatus *status, GError **error);
+gboolean hf_stream_status_read (const char *path, HfStreamStatus *ret, GError **error);
+/* TRUE if there is none either. A capture removes it before it makes FILE.partial. */
+gboolean hf_stream_status_remove (const char *path, GError **error);
+
+/* Waits until a capture of path has said how it ended. A capture that is under way holds its lock on FILE.partial; one that died
+   without a word is an error (HF_STREAM_ERROR_INCOMPLETE), as soon as its lock is gone and there is still no status. With neither
+   FILE.partial nor FILE.status it waits for one to appear. deadline: absolute, monotonic microseconds; G_MAXINT64: none;
+   passed: HF_STREAM_ERROR_BUSY if one is under way, else HF_STREAM_ERROR_FILE. */
+gboolean hf_stream_status_wait (const char *path, gint64 deadline, const HfStreamJob *job, HfStreamStatus *ret, GError **error);

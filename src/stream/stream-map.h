@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * What a walk found in a QEMU migration stream, and the two walks. They have nothing in common but the byte reader: the forward
+ * walk reads RAM item by item or by the mapped-ram headers, then the devices field by field after the JSON description, which it
+ * looks for behind RAM; the tail walk finds the description from the end and goes back section by section, by the sums of the
+ * sizes.
+ *
+ * Bounded: sections 65536, blocks 4096, JSON 64 MiB and 64 levels, subsections 65536, array elements counted against the file.
+ *
+ * Thread: one at a time. Errors: HF_STREAM_ERROR, HF_IO_ERROR; messages name section and offset (absolute in the reader).
+ */
+
+#include "stream/feed.h"
+#include "stream/reader.h"
+
+/* A part of a section that has a name of its own: 0x05, its length, its name, version, fields. */
+typedef struct {
+  char *name;
+  guint32 version;
+  guint64 offset, length; /* from the byte 0x05 on, all of it, nested ones included */
+} HfStreamSubsection;
+
+typedef struct {
+  guint8 type; /* 0x01 START, 0x02 PART, 0x03 END, 0x04 FULL, 0x08 COMMAND */
+  guint32 section_id;
+  char *id; /* NUL-terminated, escaped nowhere; "" for PART, END and COMMAND */
+  guint32 instance_id, version;
+  guint64 offset, length;           /* all of it, from the type byte to the end of the footer */
+  guint64 body_offset, body_length; /* without framing and footer */
+  GPtrArray *subsections;           /* HfStreamSubsection, in the order of their offsets */
+} HfStreamSection;
+
+typedef struct {
+  HfRamBlock ram;
+  gboolean mapped; /* the rest is 0 unless it is */
+  guint64 header_offset, bitmap_offset, bitmap_length, pages_offset, page_size;
+} HfStreamBlock;
+
+typedef struct {
+  guint64 start, end;       /* of the stream: from "QEVM" to the end of the JSON; end 0: not found */
+  char *machine;            /* NULL: not found */
+  guint32 target_page_bits; /* 0: not named */
+  gboolean mapped_ram;
+  char **capabilities; /* NULL-terminated; may be empty */
+  gboolean has_uuid;
+  guint8 uuid[16];
+  gboolean ram_start_seen, ram_end_seen, eof_seen, description_seen;
+  gboolean footers;                                           /* sections end with footers */
+  guint64 eof_offset, description_offset, description_length; /* the JSON alone */
+  GPtrArray *sections; /* HfStreamSection, in the order of their offsets; the tail walk has only FULL ones behind RAM END, and
+                          the END itself */
+  GArray *blocks;      /* HfStreamBlock; forward walk only */
+  guint64 pages, zero_pages, xbzrle_pages; /* of a classic stream; forward walk only */
+} HfStreamMap;
+
+void hf_stream_map_free (HfStreamMap *map);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfStreamMap, hf_stream_map_free)
+
+/* Both: *ret_map is set in any case, to what was found until an error. [start, end) lie within the reader. TRUE: complete, with
+   the description's last byte at end - 1. A stream without a description (machine option suppress-vmdesc) is
+   HF_STREAM_ERROR_INCOMPLETE. */
+gboolean hf_walk_forward (HfReader *reader, guint64 start, guint64 end, const HfStreamJob *job, HfStreamMap **ret_map,
+                          GError **error);
+gboolean hf_walk_tail (HfReader *reader, guint64 start, guint64 end, HfStreamMap **ret_map, GError **error);
+
+/* The sections that both saw are the same, to the byte. The error names the first difference. */
+gboolean hf_stream_maps_agree (const HfStreamMap *forward, const HfStreamMap *tail, GError **error);
+
+/* NULL if there is none. */
+const HfStreamSection *hf_stream_map_find (const HfStreamMap *map, const char *id);
