@@ -12,9 +12,11 @@ libholdfast_stream_la_SOURCES += src/stream/engine.h
 # files
 libholdfast_stream_la_SOURCES += src/stream/save-file.h src/stream/status.h src/stream/trailer.h src/stream/block-writer.h
 libholdfast_stream_la_SOURCES += src/stream/capture.h
+libholdfast_stream_la_SOURCES += src/stream/trailer.c
 
 # the walks
 libholdfast_stream_la_SOURCES += src/stream/reader.h src/stream/stream-map.h src/stream/image.h src/stream/verify.h
+libholdfast_stream_la_SOURCES += src/stream/reader.c src/stream/image.c
 
 # RAM on the way
 libholdfast_stream_la_SOURCES += src/stream/feed.h src/stream/mapped-ram.h src/stream/mapped-writer.h src/stream/convert.h

@@ -21,6 +21,14 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfReader, hf_reader_free)
 
 guint64 hf_reader_size (const HfReader *reader);
 
+/* Whoever reads the file anyway lends what it has: sets *ret_block, *ret_offset and *ret_length to a row of bytes of the file
+   that contains offset, which must stay until the next call, or leaves them; then the reader reads for itself. FALSE with an
+   error ends the read. Not asked for memory and hf_reader_get_large. */
+typedef gboolean (*HfReaderLend) (guint64 offset, const guint8 **ret_block, guint64 *ret_offset, gsize *ret_length, gpointer data,
+                                  GError **error);
+/* NULL: nobody. */
+void hf_reader_set_lend (HfReader *reader, HfReaderLend lend, gpointer data);
+
 /* Through a window: many small reads near each other cost few system calls. */
 gboolean hf_reader_get (HfReader *reader, guint64 offset, void *buffer, gsize length, GError **error);
 /* Past the window, for large ranges. */
