@@ -23,6 +23,11 @@ tests_unit_test_vmstate_bus_LDADD = libholdfast-qemu.la $(GLIB_LIBS)
 
 UNIT_TESTS += tests/unit/test-parallel
 
+# src/stream: files
+UNIT_TESTS += tests/unit/test-stream-trailer
+tests_unit_test_stream_trailer_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+EXTRA_DIST += tests/fake/qemu-stream.c tests/fake/qemu-stream.h
+
 # Every public header compiles alone, and the umbrella with it.
 tests_unit_test_header_SOURCES = tests/unit/test-header.c
 
