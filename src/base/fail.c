@@ -21,10 +21,10 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef enum { ARGUMENT_NONE, ARGUMENT_SENSE, ARGUMENT_ERRNO, ARGUMENT_MILLISECONDS } ArgumentKind;
+typedef enum { ARGUMENT_NONE, ARGUMENT_SENSE, ARGUMENT_ERRNO, ARGUMENT_MILLISECONDS, ARGUMENT_BYTES } ArgumentKind;
 
 /* Where an action means something. */
-enum { BEFORE_ONLY = 1 << 0, COMMAND_ONLY = 1 << 1, JOURNAL_ONLY = 1 << 2 };
+enum { BEFORE_ONLY = 1 << 0, COMMAND_ONLY = 1 << 1, NO_COMMAND = 1 << 2, TRANSFER_ONLY = 1 << 3 };
 
 static const struct {
   const char *name;
@@ -40,8 +40,10 @@ static const struct {
   [HF_FAIL_BUSY] = { "busy", ARGUMENT_NONE, COMMAND_ONLY | BEFORE_ONLY },
   [HF_FAIL_TASK_SET_FULL] = { "task-set-full", ARGUMENT_NONE, COMMAND_ONLY | BEFORE_ONLY },
   [HF_FAIL_CONFLICT] = { "conflict", ARGUMENT_NONE, COMMAND_ONLY | BEFORE_ONLY },
-  [HF_FAIL_ERROR] = { "error", ARGUMENT_ERRNO, JOURNAL_ONLY },
+  [HF_FAIL_ERROR] = { "error", ARGUMENT_ERRNO, NO_COMMAND },
   [HF_FAIL_DELAY] = { "delay", ARGUMENT_MILLISECONDS, 0 },
+  [HF_FAIL_SHORT] = { "short", ARGUMENT_BYTES, TRANSFER_ONLY | BEFORE_ONLY },
+  [HF_FAIL_ZERO] = { "zero", ARGUMENT_NONE, TRANSFER_ONLY | BEFORE_ONLY },
 };
 G_STATIC_ASSERT (G_N_ELEMENTS (actions) == HF_N_FAIL_ACTIONS);
 
@@ -50,8 +52,9 @@ static const struct {
   const char *name;
   int value;
 } errors[] = {
-  { "EIO", EIO },       { "ENOSPC", ENOSPC }, { "EDQUOT", EDQUOT }, { "EROFS", EROFS }, { "EACCES", EACCES }, { "EPERM", EPERM },
-  { "ENOENT", ENOENT }, { "EMFILE", EMFILE }, { "ENOMEM", ENOMEM }, { "EINTR", EINTR }, { "EAGAIN", EAGAIN },
+  { "EIO", EIO },       { "ENOSPC", ENOSPC }, { "EDQUOT", EDQUOT }, { "EROFS", EROFS },   { "EACCES", EACCES },
+  { "EPERM", EPERM },   { "ENOENT", ENOENT }, { "EMFILE", EMFILE }, { "ENOMEM", ENOMEM }, { "EINTR", EINTR },
+  { "EAGAIN", EAGAIN }, { "EFBIG", EFBIG },   { "EINVAL", EINVAL },
 };
 
 /* 2A/03, reservations preempted: what a VM that is fenced sees first. */
@@ -72,8 +75,8 @@ static GMutex lock;
 static GPtrArray *entries; /* of Entry; NULL: none */
 static int log_fd = -1;
 static gboolean initialised;
-static const char *const *command_steps, *const *journal_steps; /* NULL: not known */
-static gint armed;                                              /* atomic: entries or a log are there */
+static const char *const *command_steps, *const *other_steps, *const *transfer_steps; /* NULL: not known */
+static gint armed;                                                                    /* atomic: entries or a log are there */
 
 static void
 entry_free (gpointer data)
@@ -123,6 +126,11 @@ parse_argument (ArgumentKind kind, const char *text, guint *ret)
       return FALSE;
     *ret = value;
     return TRUE;
+  case ARGUMENT_BYTES:
+    if (text && !g_ascii_string_to_unsigned (text, 10, 1, G_MAXINT, &value, NULL))
+      return FALSE;
+    *ret = text ? value : 1;
+    return TRUE;
   }
   return FALSE;
 }
@@ -159,20 +167,24 @@ static gboolean
 check_meaning (const Entry *entry, const char *text, GError **error)
 {
   guint where = actions[entry->action].where;
-  gboolean is_command, is_journal;
+  gboolean is_command, is_transfer;
 
   if ((where & BEFORE_ONLY) && !g_str_equal (entry->when, "before"))
     return refuse (text, "the action is one of before-STEP only", error);
   if (!command_steps)
     return TRUE;
   is_command = g_str_equal (entry->step, EVERY_COMMAND) || g_strv_contains (command_steps, entry->step);
-  is_journal = g_strv_contains (journal_steps, entry->step);
-  if (!is_command && !is_journal)
+  is_transfer = transfer_steps && g_strv_contains (transfer_steps, entry->step);
+  if (!is_command && !is_transfer && !g_strv_contains (other_steps, entry->step))
     return refuse (text, "there is no such step", error);
+  if (is_transfer && !g_str_equal (entry->when, "before"))
+    return refuse (text, "a transfer has no point behind it", error);
   if ((where & COMMAND_ONLY) && !is_command)
     return refuse (text, "the action is one of SCSI commands only", error);
-  if ((where & JOURNAL_ONLY) && !is_journal)
-    return refuse (text, "the action is one of the journal only", error);
+  if ((where & NO_COMMAND) && is_command)
+    return refuse (text, "the action is none of SCSI commands", error);
+  if ((where & TRANSFER_ONLY) && !is_transfer)
+    return refuse (text, "the action is one of reads and writes only", error);
   return TRUE;
 }
 
@@ -214,13 +226,14 @@ parse_specification (const char *specification, GError **error)
 }
 
 void
-hf_fail_set_steps (const char *const *commands, const char *const *journal)
+hf_fail_set_steps (const char *const *commands, const char *const *others, const char *const *transfers)
 {
   g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&lock);
 
   (void)locker;
   command_steps = commands;
-  journal_steps = journal;
+  other_steps = others;
+  transfer_steps = transfers;
 }
 
 static void

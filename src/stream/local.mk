@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The positioned calls are in libholdfast; the rest is an archive for the programs, because it needs liburing, xxHash and JSON.
-libholdfast_core_la_SOURCES += src/stream/fault.h
+libholdfast_core_la_SOURCES += src/stream/positioned.c src/stream/transfer.c src/stream/transfer.h src/stream/fault.c src/stream/fault.h
 
 noinst_LTLIBRARIES += libholdfast-stream.la
 libholdfast_stream_la_SOURCES = src/stream/stream-error.c src/stream/stream-error.h

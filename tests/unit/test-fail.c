@@ -48,6 +48,13 @@ test_refused (void)
     "before-register=error:EWHAT",
     "after-register=busy",
     "after-register=unit-attention",
+    "before-register=short:0",
+    "before-register=short:",
+    "before-register=short:-1",
+    "before-register=short:99999999999",
+    "before-register=zero:1",
+    "after-register=short",
+    "after-register=zero",
     "before-register=link,",
     ",before-register=link",
     "before-register=link before-reserve=link",
@@ -91,7 +98,11 @@ test_every_action (void)
     { "conflict", HF_FAIL_CONFLICT, 0 },
     { "error", HF_FAIL_ERROR, EIO },
     { "error:ENOSPC", HF_FAIL_ERROR, ENOSPC },
+    { "error:EFBIG", HF_FAIL_ERROR, EFBIG },
     { "delay:0", HF_FAIL_NOTHING, 0 },
+    { "short", HF_FAIL_SHORT, 1 },
+    { "short:70000", HF_FAIL_SHORT, 70000 },
+    { "zero", HF_FAIL_ZERO, 0 },
   };
 
   for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
@@ -111,7 +122,8 @@ static void
 test_steps (void)
 {
   static const char *const commands[] = { "register", "observe", NULL };
-  static const char *const journal[] = { "journal-write", NULL };
+  static const char *const others[] = { "journal-write", NULL };
+  static const char *const transfers[] = { "stream-read", NULL };
   static const struct {
     const char *specification;
     gboolean ok;
@@ -120,9 +132,13 @@ test_steps (void)
     { "after-journal-write=delay:1", TRUE }, { "before-observe#3=conflict", TRUE },  { "before-registr=kill", FALSE },
     { "before-take-over=kill", FALSE },      { "before-register=error", FALSE },     { "before-command=error", FALSE },
     { "before-journal-write=link", FALSE },  { "before-journal-write=busy", FALSE }, { "before-journal-write=timeout", FALSE },
+    { "before-stream-read=short", TRUE },    { "before-stream-read=zero", TRUE },    { "before-stream-read=error:EINTR", TRUE },
+    { "before-stream-read=kill", TRUE },     { "after-stream-read=kill", FALSE },    { "before-stream-write=short", FALSE },
+    { "before-register=short", FALSE },      { "before-command=zero", FALSE },       { "before-journal-write=short", FALSE },
+    { "before-stream-read=link", FALSE },    { "before-command=short:2", FALSE },    { "before-journal-write=zero", FALSE },
   };
 
-  hf_fail_set_steps (commands, journal);
+  hf_fail_set_steps (commands, others, transfers);
   for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
     g_autoptr (GError) error = NULL;
 
@@ -130,7 +146,9 @@ test_steps (void)
     g_assert_cmpint (hf_fail_set (cases[i].specification, &error), ==, cases[i].ok);
     g_assert_true (cases[i].ok == (error == NULL));
   }
-  hf_fail_set_steps (NULL, NULL);
+  hf_fail_set_steps (commands, others, NULL);
+  g_assert_false (hf_fail_set ("before-stream-read=kill", NULL));
+  hf_fail_set_steps (NULL, NULL, NULL);
 }
 
 /* #N counts the times its own point was reached, and setting again starts anew. */
