@@ -3,7 +3,9 @@
 # and minutes. scripts/check runs it.
 EXTRA_DIST += \
   tests/stream/run \
+  tests/stream/guest.c \
   tests/stream/__init__.py \
   tests/stream/cases_faults.py \
   tests/stream/cases_qemu.py \
+  tests/stream/qevm.py \
   tests/stream/world.py
