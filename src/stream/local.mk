@@ -7,7 +7,8 @@ libholdfast_stream_la_SOURCES = src/stream/stream-error.c src/stream/stream-erro
 libholdfast_stream_la_LIBADD = libholdfast-core.la $(JSON_LIBS) $(URING_LIBS) $(XXHASH_LIBS) $(GLIB_LIBS)
 
 # engine and positioned I/O
-libholdfast_stream_la_SOURCES += src/stream/engine.h
+libholdfast_stream_la_SOURCES += src/stream/engine.c src/stream/engine.h src/stream/engine-private.h
+libholdfast_stream_la_SOURCES += src/stream/engine-ring.c src/stream/engine-threads.c
 
 # files
 libholdfast_stream_la_SOURCES += src/stream/save-file.h src/stream/status.h src/stream/trailer.h src/stream/block-writer.h
@@ -20,3 +21,4 @@ libholdfast_stream_la_SOURCES += src/stream/reader.c src/stream/image.c
 
 # RAM on the way
 libholdfast_stream_la_SOURCES += src/stream/feed.h src/stream/mapped-ram.h src/stream/mapped-writer.h src/stream/convert.h
+libholdfast_stream_la_SOURCES += src/stream/feed.c

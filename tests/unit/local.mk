@@ -28,6 +28,11 @@ UNIT_TESTS += tests/unit/test-stream-trailer
 tests_unit_test_stream_trailer_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 EXTRA_DIST += tests/fake/qemu-stream.c tests/fake/qemu-stream.h
 
+classic_stream = tests/unit/classic-stream.c tests/unit/classic-stream.h
+UNIT_TESTS += tests/unit/test-stream-feed
+tests_unit_test_stream_feed_SOURCES = tests/unit/test-stream-feed.c $(classic_stream)
+tests_unit_test_stream_feed_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+
 # Every public header compiles alone, and the umbrella with it.
 tests_unit_test_header_SOURCES = tests/unit/test-header.c
 
