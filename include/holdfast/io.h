@@ -33,7 +33,7 @@ G_BEGIN_DECLS
 HF_PUBLIC GQuark hf_io_error_quark (void);
 
 typedef enum {
-  HF_IO_ERROR_ARGUMENT,  /* offset or length cannot be; nothing was done */
+  HF_IO_ERROR_ARGUMENT,  /* offset or length cannot be, or are not aligned as O_DIRECT needs it (EINVAL); nothing was done */
   HF_IO_ERROR_EOF,       /* the file ends at or before offset: not one byte was read */
   HF_IO_ERROR_TRUNCATED, /* the file ends after some of the bytes */
   HF_IO_ERROR_STUCK,     /* a write moved nothing, EAGAIN did not end, or O_DIRECT made no progress */

@@ -7,10 +7,16 @@
  * where the system allows it, else on threads; the same tests run on both.
  *
  * The first error wins: from then on nothing new is begun, what is in flight is waited for, and hf_engine_drain reports that
- * error. Completions have no order. Links are not used: a short result breaks a chain (io_uring_enter(2)), so a linked fsync
- * proves nothing. Sync after hf_engine_drain.
+ * error; requests that are cut short by it get an error of their own that says so. Completions have no order. Links are not used:
+ * a short result breaks a chain (io_uring_enter(2)), so a linked fsync proves nothing. Sync after hf_engine_drain.
  *
- * Thread: an engine belongs to the thread that made it; all callbacks run there, inside submit and drain.
+ * HOLDFAST_ENGINE=ring or =threads in the environment decides for HF_ENGINE_AUTO; another value is an error. What keeps a ring
+ * away: a seccomp filter or kernel.io_uring_disabled (EPERM), an old kernel (ENOSYS, or before 5.11), RLIMIT_MEMLOCK (ENOMEM).
+ *
+ * What is not aligned on a descriptor with O_DIRECT is not looked for: the file system refuses it (HF_IO_ERROR_ARGUMENT), or does
+ * it through its cache, which is slow but right.
+ *
+ * Thread: an engine belongs to the thread that made it; all callbacks run there, inside submit, wait and drain.
  */
 
 #include "stream/fault.h"
@@ -18,7 +24,7 @@
 #include <sys/uio.h>
 
 typedef enum {
-  HF_ENGINE_AUTO, /* a ring if the system allows it (not EPERM, ENOSYS, ENOMEM), else threads */
+  HF_ENGINE_AUTO, /* as HOLDFAST_ENGINE says; without it a ring if there can be one, else threads */
   HF_ENGINE_RING,
   HF_ENGINE_THREADS
 } HfEngineKind;

@@ -13,7 +13,7 @@ libholdfast_stream_la_SOURCES += src/stream/engine-ring.c src/stream/engine-thre
 # files
 libholdfast_stream_la_SOURCES += src/stream/save-file.h src/stream/status.h src/stream/trailer.h src/stream/block-writer.h
 libholdfast_stream_la_SOURCES += src/stream/capture.h
-libholdfast_stream_la_SOURCES += src/stream/trailer.c
+libholdfast_stream_la_SOURCES += src/stream/trailer.c src/stream/save-file.c
 
 # the walks
 libholdfast_stream_la_SOURCES += src/stream/reader.h src/stream/stream-map.h src/stream/image.h src/stream/verify.h

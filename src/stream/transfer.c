@@ -311,6 +311,21 @@ failed_call (HfTransfer *transfer, int errnum, GError **error)
   return fail (transfer, error, code, "%s (errno %d)", g_strerror (errnum), errnum);
 }
 
+gboolean
+hf_transfer_stopped (const HfTransfer *transfer, GError **error)
+{
+  if (!transfer->stop || !g_atomic_int_get (transfer->stop))
+    return FALSE;
+  fail (transfer, error, HF_IO_ERROR_FAILED, "not continued, because another transfer failed");
+  return TRUE;
+}
+
+void
+hf_transfer_abandon (const HfTransfer *transfer, const char *call, int errnum, GError **error)
+{
+  fail (transfer, error, HF_IO_ERROR_FAILED, "%s: %s (errno %d)", call, g_strerror (errnum), errnum);
+}
+
 HfTransferState
 hf_transfer_step (HfTransfer *transfer, gssize result, GError **error)
 {
@@ -326,8 +341,8 @@ hf_transfer_step (HfTransfer *transfer, gssize result, GError **error)
     return HF_TRANSFER_EOF;
   else
     return fail (transfer, error, HF_IO_ERROR_STUCK, "the write moved nothing and named no error");
-  if ((state == HF_TRANSFER_CALL || state == HF_TRANSFER_WAIT) && transfer->stop && g_atomic_int_get (transfer->stop))
-    return fail (transfer, error, HF_IO_ERROR_FAILED, "not continued, because another transfer failed");
+  if ((state == HF_TRANSFER_CALL || state == HF_TRANSFER_WAIT) && hf_transfer_stopped (transfer, error))
+    return HF_TRANSFER_FAILED;
   return state;
 }
 

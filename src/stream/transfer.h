@@ -63,6 +63,11 @@ HfTransferState hf_transfer_step (HfTransfer *transfer, gssize result, GError **
 /* HF_IO_ERROR_EOF or HF_IO_ERROR_TRUNCATED, for those who do not accept HF_TRANSFER_EOF. */
 void hf_transfer_set_eof (const HfTransfer *transfer, GError **error);
 
+/* TRUE, with an error that says so, if it shall not go on (or not begin). */
+gboolean hf_transfer_stopped (const HfTransfer *transfer, GError **error);
+/* Sets the error of one that cannot go on because call failed. */
+void hf_transfer_abandon (const HfTransfer *transfer, const char *call, int errnum, GError **error);
+
 /* Does it all with system calls; blocks. Gives DONE, EOF or FAILED. */
 HfTransferState hf_transfer_run (HfTransfer *transfer, GError **error);
 
