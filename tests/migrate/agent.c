@@ -59,7 +59,8 @@ typedef struct {
   pthread_mutex_t lock;
   bool running, started;
   uint64_t next, begin_ms;
-  uint64_t n_good, n_failed, last_good, last_good_ms, longest_ms; /* longest: between two good ones */
+  uint64_t n_good, n_failed, last_good, last_good_ms;
+  uint64_t last_ms, longest_ms; /* longest: between two of them, good or not */
   Failed last_failed, failures[FAILURES_MAX];
 } Writer;
 
@@ -84,11 +85,10 @@ note_result (Writer *w, uint64_t number, int error)
   uint64_t ms = now_ms ();
 
   pthread_mutex_lock (&w->lock);
+  if (ms - w->last_ms > w->longest_ms)
+    w->longest_ms = ms - w->last_ms;
+  w->last_ms = ms;
   if (error == 0) {
-    uint64_t since = ms - (w->n_good > 0 ? w->last_good_ms : w->begin_ms);
-
-    if (since > w->longest_ms)
-      w->longest_ms = since;
     w->n_good++;
     w->last_good = number;
     w->last_good_ms = ms;
@@ -131,7 +131,7 @@ static void
 start_writer (Writer *w, uint64_t number)
 {
   w->next = number;
-  w->begin_ms = now_ms ();
+  w->begin_ms = w->last_ms = now_ms ();
   w->n_good = w->n_failed = w->last_good = w->last_good_ms = w->longest_ms = 0;
   w->last_failed = (Failed){ 0 };
   w->running = w->started = true;

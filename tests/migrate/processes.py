@@ -18,7 +18,7 @@ LIMIT = float(os.environ.get("HOLDFAST_TEST_LIMIT", "40"))
 LOOK = 0.02  # between two looks at something that has no event to wait for
 
 
-def wait_until(condition, text, limit=LIMIT):
+def wait_until(condition, text, limit=LIMIT, look=LOOK):
     """The first true value of condition()."""
     end = time.monotonic() + limit
     while True:
@@ -26,7 +26,7 @@ def wait_until(condition, text, limit=LIMIT):
         if value:
             return value
         check(time.monotonic() < end, f"waited {limit:.0f} s for: {text() if callable(text) else text}")
-        time.sleep(LOOK)
+        time.sleep(look)
 
 
 def connect(path):
@@ -248,7 +248,7 @@ class Qemu(Process):
         arguments = (["chroot", version] if version else []) + [
             "qemu-system-x86_64", "-name", "vm1", "-M", "q35", "-accel", "kvm", "-cpu", "max", "-m", "96", "-nodefaults", "-no-user-config",
             "-display", "none", "-no-reboot", "-kernel", os.environ["GUEST_KERNEL"], "-initrd", os.environ["GUEST_INITRD"],
-            "-append", f"console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check disks={len(host.disks)}",
+            "-append", f"console=ttyS0 loglevel=3 panic=-1 mitigations=off tsc=reliable no_timer_check disks={len(host.disks)}",
             "-serial", f"file:{self.folder}/console", "-chardev", f"socket,id=agent,path={self.agent_path},server=on,wait=off",
             "-serial", "chardev:agent", "-qmp", f"unix:{self.monitor_path},server=on,wait=off",
             "-qmp", f"unix:{host.qmp_path},server=on,wait=off",

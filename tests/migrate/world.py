@@ -30,6 +30,7 @@ EBADE = 52  # what a writer in the guest gets for RESERVATION CONFLICT
 RATE = 20   # writes a second, at least
 MEGABYTES = 64
 BOOT_LIMIT = 150
+LOOK_INSIDE = 0.1  # between two questions to the guest, which has to do something else: an answer on its serial line is hard work
 
 # LU number and which of a host's nexuses, for each disk of the VM.
 DISKS = ((1, ""), (2, ""), (3, ""), (3, "2"))
@@ -313,7 +314,8 @@ class World:
     def await_writes(self, count=RATE, disk=0, what="good"):
         """count more writes than now."""
         before = self.agent.stat(disk)[what]
-        wait_until(lambda: self.agent.stat(disk)[what] >= before + count, lambda: f"{count} more {what} writes: {self.agent.stat(disk)}")
+        wait_until(lambda: self.agent.stat(disk)[what] >= before + count, lambda: f"{count} more {what} writes: {self.agent.stat(disk)}",
+                   look=LOOK_INSIDE)
 
     def stop_writing(self, disk=0):
         """(what the writer counted, its failures); what is on the disk was compared with it."""
