@@ -79,9 +79,9 @@ hf_dir_make (const char *path, GError **error)
   return hf_dir_sync (parent, error);
 }
 
-/* Where the bytes really go. Renaming over a link would cut /dev/stdout, for one, off from what it means. */
-static char *
-resolve_target (const char *path, GError **error)
+/* Renaming over a link would cut /dev/stdout, for one, off from what it means. */
+char *
+hf_file_target (const char *path, GError **error)
 {
   struct stat st;
   g_autofree char *target = g_strdup (path);
@@ -118,7 +118,7 @@ fill_and_rename (int fd, const char *temporary, const char *target, const void *
 gboolean
 hf_file_replace (const char *path, const void *data, gsize length, GError **error)
 {
-  g_autofree char *target = resolve_target (path, error);
+  g_autofree char *target = hf_file_target (path, error);
   if (target == NULL)
     return FALSE;
 

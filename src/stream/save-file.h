@@ -8,6 +8,10 @@
  *
  * A writer holds a lock on its NAME.partial; a NAME.partial without one was left by a writer that died, and the next one replaces
  * it. NAME itself is untouched until the rename. A symbolic link NAME is followed, anything else than a regular file is refused.
+ * The lock stays on the file, also when it is already NAME, until hf_save_file_free.
+ *
+ * Mode 0600; if NAME was there, its mode, owner and group, as far as this process may give them (else without the group's
+ * rights).
  *
  * HOLDFAST_FAIL points: stream-create, stream-write, stream-sync, stream-close, stream-rename, stream-sync-dir.
  *
@@ -36,8 +40,19 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfSaveFile, hf_save_file_free)
 int hf_save_file_fd (const HfSaveFile *file);
 /* -1: there is none. Offsets, lengths and memory must be multiples of the alignment. */
 int hf_save_file_direct_fd (const HfSaveFile *file);
-/* A power of two, 512 to 65536; 4096 without a direct descriptor. */
+/* A power of two, 4096 to 65536, and at least a page, so that the two descriptors never share one in the page cache. */
 guint hf_save_file_alignment (const HfSaveFile *file);
 
-/* Cuts or extends it to length, and makes it NAME. On failure NAME is what it was, and NAME.partial is gone. */
+/* Cuts or extends it to length, and makes it NAME. On failure NAME is what it was, and NAME.partial is gone; but if the very last
+   step fails, the sync of the folder, NAME is already the new file, and the message says so. */
 gboolean hf_save_file_commit (HfSaveFile *file, guint64 length, GError **error);
+
+typedef enum {
+  HF_SAVE_WRITER_NONE, /* nobody is writing NAME, and no NAME.partial is there */
+  HF_SAVE_WRITER_DEAD, /* NAME.partial without a lock: left behind, or made a moment ago and about to be locked */
+  HF_SAVE_WRITER_ALIVE /* from the lock on NAME.partial to hf_save_file_free */
+} HfSaveWriter;
+
+/* Who writes path? *watch: -1 at the first look, then kept by the caller for the next one and closed in the end: a descriptor of
+   the file that is being written, which tells also when it has its final name, or none any more. */
+gboolean hf_save_file_look (const char *path, int *watch, HfSaveWriter *ret, GError **error);

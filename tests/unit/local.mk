@@ -26,6 +26,8 @@ UNIT_TESTS += tests/unit/test-parallel
 # src/stream: files
 UNIT_TESTS += tests/unit/test-stream-trailer
 tests_unit_test_stream_trailer_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+UNIT_TESTS += tests/unit/test-stream-save-file
+tests_unit_test_stream_save_file_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 EXTRA_DIST += tests/fake/qemu-stream.c tests/fake/qemu-stream.h
 
 classic_stream = tests/unit/classic-stream.c tests/unit/classic-stream.h
