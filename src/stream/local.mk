@@ -13,11 +13,13 @@ libholdfast_stream_la_SOURCES += src/stream/engine-ring.c src/stream/engine-thre
 # files
 libholdfast_stream_la_SOURCES += src/stream/save-file.h src/stream/status.h src/stream/trailer.h src/stream/block-writer.h
 libholdfast_stream_la_SOURCES += src/stream/capture.h
-libholdfast_stream_la_SOURCES += src/stream/trailer.c src/stream/save-file.c
+libholdfast_stream_la_SOURCES += src/stream/trailer.c src/stream/save-file.c src/stream/status.c
 
 # the walks
 libholdfast_stream_la_SOURCES += src/stream/reader.h src/stream/stream-map.h src/stream/image.h src/stream/verify.h
 libholdfast_stream_la_SOURCES += src/stream/reader.c src/stream/image.c
+libholdfast_stream_la_SOURCES += src/stream/stream-map.c src/stream/description.c src/stream/description.h
+libholdfast_stream_la_SOURCES += src/stream/walk-tail.c src/stream/verify.c
 
 # RAM on the way
 libholdfast_stream_la_SOURCES += src/stream/feed.h src/stream/mapped-ram.h src/stream/mapped-writer.h src/stream/convert.h

@@ -7,7 +7,8 @@
  * looks for behind RAM; the tail walk finds the description from the end and goes back section by section, by the sums of the
  * sizes.
  *
- * Bounded: sections 65536, blocks 4096, JSON 64 MiB and 64 levels, subsections 65536, array elements counted against the file.
+ * Bounded: sections 2^18 (a live save sends a PART ten to twenty times a second), blocks 4096, subsections 65536, the description
+ * as description.h says, and the steps taken in it.
  *
  * Thread: one at a time. Errors: HF_STREAM_ERROR, HF_IO_ERROR; messages name section and offset (absolute in the reader).
  */
@@ -50,13 +51,27 @@ typedef struct {
   gboolean footers;                                           /* sections end with footers */
   guint64 eof_offset, description_offset, description_length; /* the JSON alone */
   GPtrArray *sections; /* HfStreamSection, in the order of their offsets; the tail walk has only FULL ones behind RAM END, and
-                          the END itself */
+                          of the END itself where it ends: its offset is there that of the last word and the footer */
+  guint unplaced;      /* tail walk only: devices of the description that do not stand behind RAM END (early-setup ones) */
   GArray *blocks;      /* HfStreamBlock; forward walk only */
   guint64 pages, zero_pages, xbzrle_pages; /* of a classic stream; forward walk only */
 } HfStreamMap;
 
 void hf_stream_map_free (HfStreamMap *map);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfStreamMap, hf_stream_map_free)
+
+/* What the walks build a map with. */
+#define HF_STREAM_SECTIONS_MAX (1u << 18)
+#define HF_STREAM_SUBSECTIONS_MAX 65536u
+HfStreamMap *hf_stream_map_new (guint64 start);
+/* Not yet in a map. id is copied, length bytes of it. */
+HfStreamSection *hf_stream_section_new (guint8 type, guint64 offset, const void *id, gsize length);
+void hf_stream_section_free (HfStreamSection *section);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfStreamSection, hf_stream_section_free)
+/* Takes the section. FALSE: there are too many. */
+gboolean hf_stream_map_take (HfStreamMap *map, HfStreamSection *section, GError **error);
+/* A name out of a file as one line of ASCII, for messages. */
+char *hf_stream_quote (const char *name);
 
 /* Both: *ret_map is set in any case, to what was found until an error. [start, end) lie within the reader. TRUE: complete, with
    the description's last byte at end - 1. A stream without a description (machine option suppress-vmdesc) is
