@@ -415,6 +415,8 @@ take_section_name (HfFeed *feed, const guint8 *bytes, GError **error)
                         feed->ram_started ? "between those of ram" : "before the START section of ram");
   if (feed->ram_started || feed->type == TYPE_FULL)
     return malformed (feed, error, "%s of ram", feed->ram_started ? "a second START section" : "a FULL section");
+  if (hf_get_be32 (bytes + length) != 0)
+    return unsupported (feed, error, "ram of instance %u", hf_get_be32 (bytes + length));
   if (version != RAM_VERSION)
     return unsupported (feed, error, "ram of version %u, only %u is known", version, RAM_VERSION);
   feed->ram_started = TRUE;

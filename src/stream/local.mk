@@ -23,4 +23,4 @@ libholdfast_stream_la_SOURCES += src/stream/walk-tail.c src/stream/verify.c
 
 # RAM on the way
 libholdfast_stream_la_SOURCES += src/stream/feed.h src/stream/mapped-ram.h src/stream/mapped-writer.h src/stream/convert.h
-libholdfast_stream_la_SOURCES += src/stream/feed.c
+libholdfast_stream_la_SOURCES += src/stream/feed.c src/stream/mapped-ram.c

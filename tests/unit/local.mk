@@ -26,7 +26,8 @@ UNIT_TESTS += tests/unit/test-parallel
 # src/stream: files
 UNIT_TESTS += tests/unit/test-stream-trailer
 tests_unit_test_stream_trailer_LDADD = libholdfast-stream.la $(GLIB_LIBS)
-UNIT_TESTS += tests/unit/test-stream-save-file
+UNIT_TESTS += tests/unit/test-stream-save-file tests/unit/test-stream-status
+tests_unit_test_stream_status_LDADD = libholdfast-stream.la $(JSON_LIBS) $(GLIB_LIBS)
 tests_unit_test_stream_save_file_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 EXTRA_DIST += tests/fake/qemu-stream.c tests/fake/qemu-stream.h
 
@@ -34,6 +35,9 @@ classic_stream = tests/unit/classic-stream.c tests/unit/classic-stream.h
 UNIT_TESTS += tests/unit/test-stream-feed
 tests_unit_test_stream_feed_SOURCES = tests/unit/test-stream-feed.c $(classic_stream)
 tests_unit_test_stream_feed_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+UNIT_TESTS += tests/unit/test-stream-mapped-ram
+tests_unit_test_stream_mapped_ram_SOURCES = tests/unit/test-stream-mapped-ram.c $(classic_stream)
+tests_unit_test_stream_mapped_ram_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 
 # Every public header compiles alone, and the umbrella with it.
 tests_unit_test_header_SOURCES = tests/unit/test-header.c
