@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Real QEMU, in the order in which the cases run."""
 
+from . import foreign, libvirt, saves
+
 
 def run(runner):
-    pass
+    saves.run(runner)
+    foreign.run(runner)
+    libvirt.run(runner)

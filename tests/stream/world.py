@@ -159,26 +159,27 @@ class Qemu(Process):
         self.qmp("migrate", uri=uri)
         return self.await_status("completed")
 
-    def save_live(self, uri, rate=5000, rounds=4):
-        """A migration to uri while the guest writes, faster than the second round and those after it let it catch up. The caller looks
-        at what was sent whether pages were sent again."""
+    def save_live(self, uri, rate=5000, rounds=4, sent=0):
+        """A migration to uri while the guest writes, faster than the second round and those after it let it catch up: so many rounds,
+        and so many bytes, before it may end. The caller looks at what was sent whether pages were sent again."""
         self.guest.must(f"start {rate}")
         before = self.guest.written()
         wait_until(lambda: self.guest.written() > before, "the guest to write")
         self.set(max_bandwidth=192 << 20, downtime_limit=1)
         self.qmp("migrate", uri=uri)
-        self._await_round(2)
+        self._await_sent(rounds=2)
         self.set(max_bandwidth=24 << 20)
-        self._await_round(rounds)
+        self._await_sent(rounds, sent)
         self.set(max_bandwidth=1 << 40, downtime_limit=5000)
         return self.await_status("completed")
 
-    def _await_round(self, number):
+    def _await_sent(self, rounds, sent=0):
         def look():
             seen = self.await_status("setup", "active", "device", "completed")
-            return seen["status"] == "completed" or seen.get("ram", {}).get("dirty-sync-count", 0) >= number
+            ram = seen.get("ram", {})
+            return seen["status"] == "completed" or (ram.get("dirty-sync-count", 0) >= rounds and ram.get("transferred", 0) >= sent)
 
-        wait_until(look, lambda: f"round {number} over memory: {self.migration()}")
+        wait_until(look, lambda: f"round {rounds} over memory, {sent} bytes: {self.migration()}")
 
     def load(self, uri, *capabilities, **parameters):
         """Into a QEMU that was started with incoming="defer"."""
