@@ -37,6 +37,7 @@ gboolean hf_stream_status_remove (const char *path, GError **error);
 
 /* Waits until a capture of path has said how it ended. A capture that is under way holds its lock on FILE.partial; one that died
    without a word is an error (HF_STREAM_ERROR_INCOMPLETE), as soon as its lock is gone and there is still no status. With neither
-   FILE.partial nor FILE.status it waits for one to appear. deadline: absolute, monotonic microseconds; G_MAXINT64: none;
-   passed: HF_STREAM_ERROR_BUSY if one is under way, else HF_STREAM_ERROR_FILE. */
+   FILE.partial nor FILE.status it waits for one to appear. A status that is there before the capture has begun is that of the
+   one before: begin to wait after the capture did, or remove the status first. deadline: absolute, monotonic microseconds;
+   G_MAXINT64: none; passed: HF_STREAM_ERROR_BUSY if one is under way, else HF_STREAM_ERROR_FILE. */
 gboolean hf_stream_status_wait (const char *path, gint64 deadline, const HfStreamJob *job, HfStreamStatus *ret, GError **error);

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Owns the bytes of FILE.status, and the wait for it. Any thread; no state.
+ *
+ * Theory of operation of the wait: while a capture lives, it holds the lock of the file that it writes, from before there is
+ * anything to see until after the status is written; so a status counts only when nobody has that lock, and a lock that went away
+ * without a status is a death. The waiter keeps a descriptor of the file whose lock it saw, because the name is gone or changed
+ * by then. A NAME.partial without a lock is a dead one too, but it may also be so young that its lock is still to come: it gets a
+ * grace. Looking every few milliseconds is cheap (three system calls), works on every file system, and cannot miss what a
+ * notification would tell about another host's writes.
+ */
+
+#include "config.h"
+
+#include "stream/status.h"
+
+#include "base/deadline.h"
+#include "base/file-sync.h"
+#include "base/json-check.h"
+#include "stream/save-file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <holdfast/io.h>
+#include <json-glib/json-glib.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define STATUS_VERSION 1
+#define SIZE_MAX_BYTES (64u << 10)
+#define DEPTH_MAX 4u
+#define LOOK_EVERY_MS 20
+#define GRACE_US (100 * 1000)
+
+static const char *const outcome_names[] = { "committed", "incomplete", "failed", "interrupted" };
+G_STATIC_ASSERT (G_N_ELEMENTS (outcome_names) == HF_N_STREAM_OUTCOMES);
+
+static const char *const formats[] = { "classic", "mapped-ram", "any", NULL };
+
+const char *
+hf_stream_outcome_name (HfStreamOutcome outcome)
+{
+  g_return_val_if_fail ((guint)outcome < HF_N_STREAM_OUTCOMES, NULL);
+  return outcome_names[outcome];
+}
+
+void
+hf_stream_status_clear (HfStreamStatus *status)
+{
+  g_free (status->error);
+  g_free (status->format);
+  *status = (HfStreamStatus){ 0 };
+}
+
+static char *
+status_path (const char *path)
+{
+  return g_strconcat (path, ".status", NULL);
+}
+
+static char *
+encode (const char *path, const HfStreamStatus *status)
+{
+  g_autoptr (JsonObject) object = json_object_new ();
+  g_autoptr (JsonNode) node = json_node_new (JSON_NODE_OBJECT);
+  g_autofree char *name = g_filename_display_name (path);
+  g_autofree char *text = NULL;
+
+  json_object_set_int_member (object, "version", STATUS_VERSION);
+  json_object_set_string_member (object, "file", name);
+  json_object_set_string_member (object, "outcome", outcome_names[status->outcome]);
+  if (status->error) {
+    g_autofree char *error = g_utf8_make_valid (status->error, -1);
+    json_object_set_string_member (object, "error", error);
+  } else {
+    json_object_set_null_member (object, "error");
+  }
+  json_object_set_int_member (object, "bytes", (gint64)MIN (status->bytes, (guint64)G_MAXINT64));
+  json_object_set_double_member (object, "seconds", status->seconds);
+  json_object_set_int_member (object, "time", status->time);
+  json_object_set_boolean_member (object, "sync", status->sync);
+  json_object_set_boolean_member (object, "complete", status->complete);
+  json_object_set_string_member (object, "format", status->format ?: formats[0]);
+  json_node_set_object (node, object);
+  text = json_to_string (node, FALSE);
+  return g_strconcat (text, "\n", NULL);
+}
+
+gboolean
+hf_stream_status_write (const char *path, const HfStreamStatus *status, GError **error)
+{
+  g_autofree char *name = status_path (path);
+  g_autofree char *text = encode (path, status);
+  g_autoptr (GError) cause = NULL;
+
+  if (hf_file_replace (name, text, strlen (text), &cause))
+    return TRUE;
+  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "write the .status: %s", cause->message);
+  return FALSE;
+}
+
+gboolean
+hf_stream_status_remove (const char *path, GError **error)
+{
+  g_autofree char *name = status_path (path);
+
+  if (unlink (name) == 0 || errno == ENOENT)
+    return TRUE;
+  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "remove the old .status: %s", g_strerror (errno));
+  return FALSE;
+}
+
+static gboolean
+refuse (GError **error, const char *why)
+{
+  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_MALFORMED, "the .status: %s", why);
+  return FALSE;
+}
+
+static gboolean
+fail_errno (GError **error, int saved_errno, const char *step)
+{
+  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "%s the .status: %s", step, g_strerror (saved_errno));
+  return FALSE;
+}
+
+/* The member, if it is a plain value of this type; else NULL. */
+static JsonNode *
+value_of (JsonObject *object, const char *name, GType type)
+{
+  JsonNode *node = json_object_get_member (object, name);
+
+  return node && JSON_NODE_HOLDS_VALUE (node) && json_node_get_value_type (node) == type ? node : NULL;
+}
+
+static gboolean
+take_outcome (const char *name, HfStreamOutcome *ret)
+{
+  for (guint i = 0; i < HF_N_STREAM_OUTCOMES; i++)
+    if (g_str_equal (name, outcome_names[i])) {
+      *ret = (HfStreamOutcome)i;
+      return TRUE;
+    }
+  return FALSE;
+}
+
+static gboolean
+take_members (JsonObject *object, HfStreamStatus *ret, GError **error)
+{
+  JsonNode *version = value_of (object, "version", G_TYPE_INT64), *outcome = value_of (object, "outcome", G_TYPE_STRING);
+  JsonNode *bytes = value_of (object, "bytes", G_TYPE_INT64), *time = value_of (object, "time", G_TYPE_INT64);
+  JsonNode *sync = value_of (object, "sync", G_TYPE_BOOLEAN), *complete = value_of (object, "complete", G_TYPE_BOOLEAN);
+  JsonNode *format = value_of (object, "format", G_TYPE_STRING), *text = value_of (object, "error", G_TYPE_STRING);
+  JsonNode *seconds = value_of (object, "seconds", G_TYPE_DOUBLE);
+  JsonNode *error_node = json_object_get_member (object, "error");
+  HfStreamStatus status = { 0 };
+
+  if (!version || json_node_get_int (version) != STATUS_VERSION)
+    return refuse (error, "the version is not 1");
+  if (!outcome || !take_outcome (json_node_get_string (outcome), &status.outcome))
+    return refuse (error, "the outcome is unknown");
+  seconds = seconds ?: value_of (object, "seconds", G_TYPE_INT64);
+  if (!bytes || json_node_get_int (bytes) < 0 || !seconds || !time || !sync || !complete)
+    return refuse (error, "a member is missing or of another type");
+  if (!format || !g_strv_contains (formats, json_node_get_string (format)))
+    return refuse (error, "the format is unknown");
+  if (!text && !(error_node && JSON_NODE_HOLDS_NULL (error_node)))
+    return refuse (error, "the error is neither a text nor null");
+  if ((text == NULL) != (status.outcome == HF_OUTCOME_COMMITTED))
+    return refuse (error, "outcome and error contradict each other");
+
+  status.error = text ? g_strdup (json_node_get_string (text)) : NULL;
+  status.bytes = (guint64)json_node_get_int (bytes);
+  status.seconds = json_node_get_double (seconds);
+  status.time = json_node_get_int (time);
+  status.sync = json_node_get_boolean (sync);
+  status.complete = json_node_get_boolean (complete);
+  status.format = g_strdup (json_node_get_string (format));
+  *ret = status;
+  return TRUE;
+}
+
+static gboolean
+decode (const char *text, gsize length, HfStreamStatus *ret, GError **error)
+{
+  g_autoptr (JsonParser) parser = json_parser_new ();
+  const char *problem = NULL;
+  JsonNode *root;
+
+  if (!hf_json_check (text, length, DEPTH_MAX, &problem))
+    return refuse (error, problem);
+  if (!json_parser_load_from_data (parser, text, (gssize)length, NULL))
+    return refuse (error, "it is no JSON");
+  root = json_parser_get_root (parser);
+  if (!root || !JSON_NODE_HOLDS_OBJECT (root))
+    return refuse (error, "it is no JSON object");
+  return take_members (json_node_get_object (root), ret, error);
+}
+
+static gboolean
+read_open (int fd, HfStreamStatus *ret, GError **error)
+{
+  g_autofree char *text = NULL;
+  g_autoptr (GError) cause = NULL;
+  struct stat st;
+
+  if (fstat (fd, &st) != 0)
+    return fail_errno (error, errno, "look at");
+  if (!S_ISREG (st.st_mode))
+    return refuse (error, "it is not a regular file");
+  if (st.st_size > SIZE_MAX_BYTES)
+    return refuse (error, "it is larger than 64 KiB");
+  text = g_malloc ((gsize)st.st_size + 1);
+  if (hf_pread_all (fd, text, (gsize)st.st_size, 0, NULL, &cause) != 0) {
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "the .status: %s", cause->message);
+    return FALSE;
+  }
+  return decode (text, (gsize)st.st_size, ret, error);
+}
+
+/* *ret_missing: there is none; then it is no error. */
+static gboolean
+read_if_there (const char *path, HfStreamStatus *ret, gboolean *ret_missing, GError **error)
+{
+  g_autofree char *name = status_path (path);
+  int fd = open (name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  gboolean ok;
+
+  *ret_missing = fd < 0 && errno == ENOENT;
+  if (fd < 0)
+    return *ret_missing || fail_errno (error, errno, "open");
+  ok = read_open (fd, ret, error);
+  close (fd);
+  return ok;
+}
+
+gboolean
+hf_stream_status_read (const char *path, HfStreamStatus *ret, GError **error)
+{
+  gboolean missing = FALSE;
+
+  if (!read_if_there (path, ret, &missing, error))
+    return FALSE;
+  return !missing || fail_errno (error, ENOENT, "open");
+}
+
+typedef enum { LOOK_AGAIN, LOOK_DONE, LOOK_FAILED } Look;
+
+typedef struct {
+  int watch;         /* of the capture that was seen, -1: none */
+  gboolean seen;     /* one was alive */
+  gint64 dead_since; /* 0: not */
+  HfSaveWriter writer;
+} Waiter;
+
+static Look
+look_dead (Waiter *waiter, GError **error)
+{
+  gint64 now = g_get_monotonic_time ();
+
+  waiter->dead_since = waiter->dead_since ?: now;
+  if (now - waiter->dead_since < GRACE_US)
+    return LOOK_AGAIN;
+  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE,
+               "the capture died without a word; what it wrote is left in the .partial");
+  return LOOK_FAILED;
+}
+
+static Look
+look (const char *path, Waiter *waiter, HfStreamStatus *ret, GError **error)
+{
+  gboolean missing;
+
+  if (!hf_save_file_look (path, &waiter->watch, &waiter->writer, error))
+    return LOOK_FAILED;
+  if (waiter->writer == HF_SAVE_WRITER_DEAD)
+    return look_dead (waiter, error);
+  waiter->dead_since = 0;
+  if (waiter->writer == HF_SAVE_WRITER_ALIVE) {
+    waiter->seen = TRUE;
+    return LOOK_AGAIN;
+  }
+  if (!read_if_there (path, ret, &missing, error))
+    return LOOK_FAILED;
+  if (!missing)
+    return LOOK_DONE;
+  if (!waiter->seen)
+    return LOOK_AGAIN;
+  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE, "the capture died without a word");
+  return LOOK_FAILED;
+}
+
+static gboolean
+check_deadline (const Waiter *waiter, gint64 deadline, GError **error)
+{
+  if (deadline == G_MAXINT64 || g_get_monotonic_time () < deadline)
+    return TRUE;
+  if (waiter->writer == HF_SAVE_WRITER_ALIVE)
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_BUSY, "the capture is still under way");
+  else if (waiter->writer == HF_SAVE_WRITER_DEAD)
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE, "nobody writes the .partial that is there");
+  else
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "no capture of it has begun, and there is no .status");
+  return FALSE;
+}
+
+static void
+pause_a_little (const HfStreamJob *job, gint64 deadline)
+{
+  struct pollfd interrupt = { .fd = job ? job->interrupt_fd : -1, .events = POLLIN };
+  int left = deadline == G_MAXINT64 ? LOOK_EVERY_MS : hf_deadline_left_ms (deadline);
+
+  (void)poll (&interrupt, 1, MIN (left, LOOK_EVERY_MS));
+}
+
+gboolean
+hf_stream_status_wait (const char *path, gint64 deadline, const HfStreamJob *job, HfStreamStatus *ret, GError **error)
+{
+  HfStreamJob silent = { .interrupt_fd = job ? job->interrupt_fd : -1 };
+  Waiter waiter = { .watch = -1 };
+  Look result;
+
+  while ((result = look (path, &waiter, ret, error)) == LOOK_AGAIN) {
+    if (!hf_stream_job_step (&silent, 0, 0, error) || !check_deadline (&waiter, deadline, error)) {
+      result = LOOK_FAILED;
+      break;
+    }
+    pause_a_little (&silent, deadline);
+  }
+  if (waiter.watch >= 0)
+    close (waiter.watch);
+  return result == LOOK_DONE;
+}
