@@ -20,6 +20,7 @@ enum {
   HF_EXIT_USAGE = 1,
   HF_EXIT_FILE = 15,      /* sg3_utils: a file or device cannot be used */
   HF_EXIT_CONFLICT = 24,  /* sg3_utils: RESERVATION CONFLICT */
+  HF_EXIT_BUSY = 26,      /* sg3_utils: BUSY; here also a file that another process writes */
   HF_EXIT_TIMEOUT = 33,   /* sg3_utils: a deadline passed */
   HF_EXIT_REFUSED = 40,   /* refused by policy, nothing changed */
   HF_EXIT_CHANGED = 41,   /* done, but an LU is type-changed, released, preempted or fenced */
@@ -189,6 +190,13 @@ void hf_set_fail_steps (void);
 
 /* ---- the verbs ---- */
 
+/* A record as inspect shows it. */
+void hf_show_record (const HfRecord *record, GString *text, JsonObject *object);
+
+/* What check says of record with these LUs, one for each of its units at least; reads only. object gets "units". FALSE: an LU
+   does not fit. */
+gboolean hf_check_record (HfRun *run, const HfRecord *record, HfLu *const *lus, guint n_lus, JsonObject *object, GError **error);
+
 /* The name of sub-verb index of pr, which is its step as well; NULL behind the last. Static. */
 const char *hf_pr_sub_verb_name (guint index);
 
@@ -204,3 +212,4 @@ gboolean hf_verb_release (HfRun *run, char **argv, GError **error);
 gboolean hf_verb_save (HfRun *run, char **argv, GError **error);
 gboolean hf_verb_status (HfRun *run, char **argv, GError **error);
 gboolean hf_verb_selftest (HfRun *run, char **argv, GError **error);
+gboolean hf_verb_stream (HfRun *run, char **argv, GError **error);

@@ -2,7 +2,7 @@
 #pragma once
 
 /*
- * SIGINT and SIGTERM while a move is under way: remembered instead of killing the process between two commands.
+ * SIGINT and SIGTERM while something is under way: remembered instead of killing the process between two steps.
  *
  * Thread: main. The handler may run on any thread that does not block the signals; those that send SG_IO do.
  */
@@ -11,6 +11,10 @@
    ignored stays ignored. */
 void hf_interrupt_begin (void);
 void hf_interrupt_end (void);
+
+/* The same for work that waits for descriptors: SIGHUP is one of them too, SIGPIPE is ignored, and the descriptor that is
+   returned becomes readable with the first signal. It is valid until hf_interrupt_end; -1: there is none. */
+int hf_interrupt_begin_fd (void);
 
 /* The signal that came since the last hf_interrupt_begin, or 0. Who was asked to end begins nothing new. */
 int hf_interrupted (void);

@@ -14,6 +14,10 @@ libholdfast_cli_la_SOURCES = \
   src/cli/pr-arguments.c src/cli/pr-arguments.h \
   src/cli/pr-print.c src/cli/pr-print.h \
   src/cli/run.c \
+  src/cli/stream-compare.c src/cli/stream-compare.h \
+  src/cli/stream-progress.c src/cli/stream-progress.h \
+  src/cli/stream-reservations.c src/cli/stream-reservations.h \
+  src/cli/stream-socket.c src/cli/stream-socket.h \
   src/cli/verb-access.c \
   src/cli/verb-batch.c \
   src/cli/verb-inspect.c \
@@ -48,6 +52,9 @@ uninstall-local:
 UNIT_TESTS_CLI = tests/unit/test-cli tests/unit/test-doctor-rules
 tests_unit_test_cli_LDADD = libholdfast-cli.la tests/model/libspc-model.la $(JSON_LIBS) $(GLIB_LIBS)
 tests_unit_test_doctor_rules_LDADD = libholdfast-cli.la $(JSON_LIBS) $(GLIB_LIBS)
+UNIT_TESTS_CLI += tests/unit/test-stream-progress tests/unit/test-stream-reservations
+tests_unit_test_stream_progress_LDADD = libholdfast-cli.la $(GLIB_LIBS)
+tests_unit_test_stream_reservations_LDADD = libholdfast-cli.la $(GLIB_LIBS)
 check_PROGRAMS += $(UNIT_TESTS_CLI)
 # The last one has QEMU, a bus, helpers and the stand-in of tests/protocol.
 TESTS += $(UNIT_TESTS_CLI) tests/cli/test-program tests/cli/test-completion tests/cli/test-doctor

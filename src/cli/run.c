@@ -10,7 +10,9 @@
 #include "cli/cli.h"
 #include "cli/helper-client.h"
 #include "cli/selftest.h"
+#include "stream/stream-error.h"
 
+#include <holdfast/io.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -49,6 +51,26 @@ pr_error_to_exit_code (int code)
   return HF_EXIT_OTHER;
 }
 
+static int
+stream_error_to_exit_code (int code)
+{
+  switch ((HfStreamError)code) {
+  case HF_STREAM_ERROR_FILE:
+    return HF_EXIT_FILE;
+  case HF_STREAM_ERROR_INCOMPLETE:
+  case HF_STREAM_ERROR_MALFORMED:
+  case HF_STREAM_ERROR_CHECKSUM:
+    return HF_EXIT_MALFORMED;
+  case HF_STREAM_ERROR_UNSUPPORTED:
+    return HF_EXIT_REFUSED;
+  case HF_STREAM_ERROR_BUSY:
+    return HF_EXIT_BUSY;
+  case HF_STREAM_ERROR_INTERRUPTED:
+    break;
+  }
+  return HF_EXIT_OTHER;
+}
+
 int
 hf_error_to_exit_code (const GError *error)
 {
@@ -66,6 +88,10 @@ hf_error_to_exit_code (const GError *error)
     return error->code;
   if (error->domain == HF_PR_ERROR)
     return pr_error_to_exit_code (error->code);
+  if (error->domain == HF_STREAM_ERROR)
+    return stream_error_to_exit_code (error->code);
+  if (error->domain == HF_IO_ERROR)
+    return HF_EXIT_FILE;
   return HF_EXIT_OTHER;
 }
 

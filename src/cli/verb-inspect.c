@@ -60,8 +60,8 @@ add_row (HfTable *table, const HfPrSaved *saved)
   hf_table_add (table, cells);
 }
 
-static void
-show_record (HfRun *run, const HfRecord *record)
+void
+hf_show_record (const HfRecord *record, GString *text, JsonObject *object)
 {
   static const char *const headings[] = { "LU", "KEY", "TYPE", "FLAGS", "GENERATION", "LISTED", "I_T NEXUS" };
   g_autoptr (GDateTime) when = g_date_time_new_from_unix_utc (record->time);
@@ -71,17 +71,17 @@ show_record (HfRun *run, const HfRecord *record)
   g_autoptr (HfTable) table = hf_table_new (G_N_ELEMENTS (headings), headings);
   JsonArray *units = json_array_new ();
 
-  g_string_append_printf (run->text, "record %s of VM %s, saved on %s at %s\n", record->id, *vm ? vm : "(unnamed)", host, time);
-  hf_json_set_string (run->object, "id", record->id);
-  hf_json_set_string (run->object, "vm", record->vm);
-  hf_json_set_string (run->object, "host", record->host);
-  hf_json_set_string (run->object, "time", time);
+  g_string_append_printf (text, "record %s of VM %s, saved on %s at %s\n", record->id, *vm ? vm : "(unnamed)", host, time);
+  hf_json_set_string (object, "id", record->id);
+  hf_json_set_string (object, "vm", record->vm);
+  hf_json_set_string (object, "host", record->host);
+  hf_json_set_string (object, "time", time);
   for (guint i = 0; i < record->n_units; i++) {
     add_row (table, &record->units[i]);
     json_array_add_object_element (units, json_unit (&record->units[i]));
   }
-  json_object_set_array_member (run->object, "units", units);
-  hf_table_print (table, "  ", run->text);
+  json_object_set_array_member (object, "units", units);
+  hf_table_print (table, "  ", text);
 }
 
 gboolean
@@ -98,6 +98,6 @@ hf_verb_inspect (HfRun *run, char **argv, GError **error)
   record = hf_record_read_file (files[0], error);
   if (!record)
     return FALSE;
-  show_record (run, record);
+  hf_show_record (record, run->text, run->object);
   return TRUE;
 }

@@ -368,8 +368,9 @@ report_unit (HfRun *run, const Outcome *outcome, const HfMoveUnit *unit, WhoseDa
   return json_unit (unit, is_done (outcome, unit), refusal, data);
 }
 
+/* object: gets "units". */
 static void
-report_move (HfRun *run, HfMove *move, const Outcome *outcome)
+report_move (HfRun *run, HfMove *move, const Outcome *outcome, JsonObject *object)
 {
   JsonArray *units = json_array_new ();
   gboolean explained = outcome->went_through;
@@ -382,7 +383,7 @@ report_move (HfRun *run, HfMove *move, const Outcome *outcome)
     run->result = hf_exit_code_combine (run->result, code);
     json_array_add_object_element (units, report_unit (run, outcome, unit, &data));
   }
-  json_object_set_array_member (run->object, "units", units);
+  json_object_set_array_member (object, "units", units);
   /* The library said no, and no unit says why: never answer success. */
   if (!explained)
     run->result = HF_EXIT_OTHER;
@@ -636,10 +637,24 @@ run_move_verb (HfRun *run, const MoveVerb *verb, char **argv, GError **error)
   if (!verb->reads_only)
     hf_interrupt_begin ();
   outcome.went_through = verb->run (move, &taken_back);
-  report_move (run, move, &outcome);
+  report_move (run, move, &outcome, run->object);
   if (!verb->reads_only && hf_interrupted ())
     report_signal (run, taken_back);
   hf_interrupt_end ();
+  return TRUE;
+}
+
+gboolean
+hf_check_record (HfRun *run, const HfRecord *record, HfLu *const *lus, guint n_lus, JsonObject *object, GError **error)
+{
+  const HfMoveOptions options = { .role = HF_ROLE_DESTINATION, .timeout_ms = run->options.timeout_ms };
+  g_autoptr (HfMove) move = hf_move_new (record, &options, error);
+  Outcome outcome = { .verb = &check_verb };
+
+  if (!move || !hf_move_add_lus (move, lus, n_lus, error))
+    return FALSE;
+  outcome.went_through = hf_move_check (move);
+  report_move (run, move, &outcome, object);
   return TRUE;
 }
 
