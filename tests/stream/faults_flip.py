@@ -17,7 +17,7 @@ LOW, HIGH = "low", "high"
 # bit in a bitmap), of its devices, and names that only the destination can compare with its own.
 INVISIBLE_CLASSIC = {("page", LOW), ("page", HIGH), ("device field", LOW), ("device field", HIGH), ("subsection field", LOW),
                      ("subsection field", HIGH), ("configuration name", LOW), ("configuration name", HIGH), ("page word", "page number")}
-INVISIBLE_MAPPED = {("bitmap", LOW), ("bitmap", HIGH), ("page", LOW), ("page", HIGH), ("device field", LOW), ("device field", HIGH),
+INVISIBLE_MAPPED = {("bitmap", "page taken away"), ("page", LOW), ("page", HIGH), ("device field", LOW), ("device field", HIGH),
                     ("subsection field", LOW), ("subsection field", HIGH), ("configuration name", LOW), ("configuration name", HIGH),
                     ("block id", LOW), ("block id", HIGH)}
 
@@ -28,6 +28,8 @@ def choose(layout, kinds_once=False):
     found = []
     for kind in layout.kinds():
         fields = layout.of(kind)
+        if kind == "bitmap":
+            continue
         if kinds_once:
             fields = fields[len(fields) // 2:][:1]
         elif len(fields) > 8:
@@ -46,6 +48,18 @@ def page_flips(layout):
     """The number of a page, within its block: the page is missing, and another one comes twice."""
     for field in layout.of("page word")[1:3]:
         yield field, "page number", field.offset + 6, 0x10
+
+
+def bitmap_flips(layout):
+    """A page that is there loses its bit. One that is not there gets one: that page was never written, it is a hole in the file."""
+    for field in layout.of("bitmap"):
+        bits = int.from_bytes(layout.data[field.offset:field.offset + field.length], "little")
+        n = field.length * 8
+        present = [i for i in range(n) if bits >> i & 1]
+        absent = [i for i in range(n) if not bits >> i & 1 and i < layout.count_pages(field)]
+        for numbers, name in ((present, "page taken away"), (absent, "page that is a hole")):
+            for i in sorted({*numbers[:1], *numbers[-1:]}):
+                yield field, name, field.offset + i // 8, 1 << i % 8
 
 
 def json_flips(layout):
@@ -116,6 +130,7 @@ def flip_file(runner, name):
         first = layout.pages[0][2]
         page = Field("page", "page", first, 4096)
         flips += [(page, *flip) for flip in flips_of(page)]
+        flips += bitmap_flips(layout)
     else:
         flips += page_flips(layout)
     found = try_flips(runner, name, flips)
@@ -193,8 +208,8 @@ def flip_replay(runner):
         with Damaged(path, block + 12345, 0x10):
             ended = run(runner, "replay", path)
         check(ended.refused, f"replay is content with a block at {block} that is wrong", ended)
-        check(len(ended.output) <= block and data.startswith(ended.output), f"replay sent {len(ended.output)} bytes of a file that is wrong "
-              f"at {block + 12345}, or others", ended)
+        check(len(ended.output) <= block and data.startswith(ended.output),
+              f"replay sent {len(ended.output)} bytes of a file that is wrong at {block + 12345}, or others", ended)
         os.unlink(path)
     whole = run(runner, "replay", stuff.path("ours-large"))
     check(whole.status == 0 and whole.output == data[:length], "replay of the whole file", whole)

@@ -13,22 +13,16 @@ from harness.host import end_with_parent
 from harness.tap import Failure, check
 
 from .faults_walker import Layout, libvirt_header
+from .world import Version
 
 LIMIT = 60
-SCRIPTS = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "scripts")
 # Random bytes in the large guest's memory, so that a file has blocks enough to break in the middle.
 LARGE, LARGE_MIB = 5 << 20, 8
 
 
 @functools.lru_cache(maxsize=None)
 def qemu_10():
-    """The command of QEMU 10, which runs by its own loader."""
-    run = subprocess.run([os.path.join(SCRIPTS, "fetch-qemu"), "10"], capture_output=True, text=True, timeout=600)
-    check(run.returncode == 0, "QEMU 10 cannot be had", run.stderr)
-    root = run.stdout.strip()
-    libraries = f"{root}/usr/lib/x86_64-linux-gnu"
-    return [f"{root}/usr/lib64/ld-linux-x86-64.so.2", "--library-path", f"{libraries}:{libraries}/pulseaudio",
-            f"{root}/usr/bin/qemu-system-x86_64", "-L", f"{root}/usr/share/qemu"]
+    return Version("10").command
 
 
 def save(qemu, path, uri, capabilities=(), mib=4, fill=None, machine="q35"):
@@ -36,10 +30,9 @@ def save(qemu, path, uri, capabilities=(), mib=4, fill=None, machine="q35"):
     words = [*qemu, "-M", machine, "-m", str(mib), "-S", "-display", "none", "-nodefaults", "-monitor", "stdio"]
     if fill:
         words += ["-device", f"loader,file={fill},addr=0x100000,force-raw=on"]
-    commands = [f"migrate_set_capability {capability} on" for capability in capabilities] + [f'migrate "{uri}"', "info migrate", "quit", ""]
+    commands = [*(f"migrate_set_capability {name} on" for name in capabilities), f'migrate "{uri}"', "info migrate", "quit", ""]
     run = subprocess.run(words, input="\n".join(commands), capture_output=True, text=True, timeout=LIMIT, preexec_fn=end_with_parent)
-    check(run.returncode == 0 and "Migration status: completed" in run.stdout.replace("\x1b[K", ""), f"QEMU saves {path}", run.stdout[-800:],
-          run.stderr)
+    check(run.returncode == 0 and "Migration status: completed" in run.stdout, f"QEMU saves {path}", run.stdout[-800:], run.stderr)
 
 
 class Material:
@@ -70,7 +63,7 @@ class Material:
     def copy(self, name, to=None):
         """A copy in the case's folder. Sparse stays sparse."""
         target = self.runner.path(to or name)
-        subprocess.run(["cp", "--sparse=always", self.path(name), target], check=True)
+        subprocess.run(["cp", "--sparse=auto", self.path(name), target], check=True)
         os.chmod(target, 0o600)
         return target
 

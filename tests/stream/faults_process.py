@@ -34,7 +34,8 @@ class Ended:
     errors: str
 
     def __str__(self):
-        return f"holdfast stream {' '.join(self.words)}: exit status {self.status}, {self.seconds:.1f} s, {self.mib:.0f} MiB\n{self.errors[-1500:]}"
+        told = f"exit status {self.status}, {self.seconds:.1f} s, {self.mib:.0f} MiB"
+        return f"holdfast stream {' '.join(self.words)}: {told}\n{self.errors[-1500:]}"
 
     @property
     def refused(self):

@@ -50,7 +50,8 @@ class Job:
     def check_done(self, runner, target, ended, text):
         stuff = material(runner)
         if self.words[0] == "replay":
-            check(ended.output == stuff.data(self.source)[:stuff.layout(self.source).end], f"{text}: what came out is not what is in", ended)
+            whole = stuff.data(self.source)[:stuff.layout(self.source).end]
+            check(ended.output == whole, f"{text}: what came out is not what is in", ended)
         elif self.words[0] == "capture" and "--mapped" not in self.words:
             with open(target, "rb") as file:
                 found = file.read(len(stuff.data(self.source)))

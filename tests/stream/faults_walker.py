@@ -226,6 +226,10 @@ class Layout:
     def of(self, *kinds):
         return [field for field in self.fields if field.kind in kinds]
 
+    def count_pages(self, bitmap):
+        """Of the block whose bitmap that field is."""
+        return next(used // PAGE for name, used in self.blocks if bitmap.what == f"bitmap of {name}")
+
     def kinds(self):
         return sorted({field.kind for field in self.fields})
 
@@ -258,6 +262,6 @@ LIBVIRT_FIELDS = (("libvirt magic", 0, 16), ("libvirt version", 16, 4), ("libvir
 def trailer_fields(size):
     """Of a file of ours (src/stream/trailer.h), from its end."""
     base = size - 80
-    table = (("magic", 0, 8), ("version", 8, 4), ("block size", 12, 4), ("payload offset", 16, 8), ("payload length", 24, 8), ("time", 32, 8),
-             ("count", 40, 8), ("flags", 48, 4), ("reserved", 52, 20), ("own checksum", 72, 8))
+    table = (("magic", 0, 8), ("version", 8, 4), ("block size", 12, 4), ("payload offset", 16, 8), ("payload length", 24, 8),
+             ("time", 32, 8), ("count", 40, 8), ("flags", 48, 4), ("reserved", 52, 20), ("own checksum", 72, 8))
     return [Field(f"trailer {name}", f"trailer {name}", base + offset, length) for name, offset, length in table]

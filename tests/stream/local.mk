@@ -7,5 +7,15 @@ EXTRA_DIST += \
   tests/stream/__init__.py \
   tests/stream/cases_faults.py \
   tests/stream/cases_qemu.py \
+  tests/stream/bench.py \
+  tests/stream/faults_cut.py \
+  tests/stream/faults_flip.py \
+  tests/stream/faults_hostile.py \
+  tests/stream/faults_kill.py \
+  tests/stream/faults_material.py \
+  tests/stream/faults_place.py \
+  tests/stream/faults_process.py \
+  tests/stream/faults_table.py \
+  tests/stream/faults_walker.py \
   tests/stream/qevm.py \
   tests/stream/world.py
