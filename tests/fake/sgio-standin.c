@@ -361,9 +361,30 @@ call_next_ioctl (int fd, unsigned long request, void *argument)
   return next_ioctl (fd, request, argument);
 }
 
+/* What is asked of a device besides SG_IO, each answered by an int. QEMU asks with the second whether the device can be written
+   to, and from 11 on it refuses a device that does not say the third, which is the size of a block. */
+static const struct {
+  unsigned long request;
+  int answer;
+} plain_requests[] = {
+  { SG_GET_VERSION_NUM, SG_VERSION },
+  { BLKROGET, 0 },
+  { BLKSSZGET, 512 },
+};
+
+static const int *
+plain_answer (unsigned long request)
+{
+  for (size_t i = 0; i < sizeof plain_requests / sizeof *plain_requests; i++)
+    if (plain_requests[i].request == request)
+      return &plain_requests[i].answer;
+  return NULL;
+}
+
 STANDIN_PUBLIC int
 ioctl (int fd, unsigned long request, ...)
 {
+  const int *answer = plain_answer (request);
   struct stat file;
   void *argument;
   va_list list;
@@ -373,12 +394,11 @@ ioctl (int fd, unsigned long request, ...)
   argument = va_arg (list, void *);
   va_end (list);
   /* The kernel knows no ioctl on a descriptor of O_PATH, not even one of a device. */
-  if ((request != SG_IO && request != SG_GET_VERSION_NUM && request != BLKROGET) || fstat (fd, &file) < 0
-      || !S_ISBLK (file.st_mode) || !is_marker (S_IFREG, file.st_mtim.tv_sec) || fcntl (fd, F_GETFL) & O_PATH)
+  if ((request != SG_IO && !answer) || fstat (fd, &file) < 0 || !S_ISBLK (file.st_mode)
+      || !is_marker (S_IFREG, file.st_mtim.tv_sec) || fcntl (fd, F_GETFL) & O_PATH)
     return call_next_ioctl (fd, request, argument);
-  /* With the second, QEMU asks whether the device can be written to. */
-  if (request == SG_GET_VERSION_NUM || request == BLKROGET) {
-    *(int *)argument = request == SG_GET_VERSION_NUM ? SG_VERSION : 0;
+  if (answer) {
+    *(int *)argument = *answer;
     return 0;
   }
   error = *(int *)argument == 'S' ? run_v3 (fd, argument) : *(int *)argument == 'Q' ? run_v4 (fd, argument) : EINVAL;
