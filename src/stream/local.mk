@@ -13,7 +13,7 @@ libholdfast_stream_la_SOURCES += src/stream/engine-ring.c src/stream/engine-thre
 # files
 libholdfast_stream_la_SOURCES += src/stream/save-file.h src/stream/status.h src/stream/trailer.h src/stream/block-writer.h
 libholdfast_stream_la_SOURCES += src/stream/capture.h
-libholdfast_stream_la_SOURCES += src/stream/trailer.c src/stream/save-file.c src/stream/status.c
+libholdfast_stream_la_SOURCES += src/stream/trailer.c src/stream/save-file.c src/stream/status.c src/stream/block-writer.c
 
 # the walks
 libholdfast_stream_la_SOURCES += src/stream/reader.h src/stream/stream-map.h src/stream/image.h src/stream/verify.h
@@ -23,4 +23,5 @@ libholdfast_stream_la_SOURCES += src/stream/walk-tail.c src/stream/verify.c
 
 # RAM on the way
 libholdfast_stream_la_SOURCES += src/stream/feed.h src/stream/mapped-ram.h src/stream/mapped-writer.h src/stream/convert.h
-libholdfast_stream_la_SOURCES += src/stream/feed.c src/stream/mapped-ram.c
+libholdfast_stream_la_SOURCES += src/stream/feed.c src/stream/mapped-ram.c src/stream/mapped-writer.c
+libholdfast_stream_la_SOURCES += src/stream/page-set.c src/stream/page-set.h src/stream/run-writer.c src/stream/run-writer.h
