@@ -23,11 +23,18 @@ tests_unit_test_vmstate_bus_LDADD = libholdfast-qemu.la $(GLIB_LIBS)
 
 UNIT_TESTS += tests/unit/test-parallel
 
+UNIT_TESTS += tests/unit/test-stream-positioned
+stream_contract = tests/unit/stream-contract.c tests/unit/stream-contract.h
+tests_unit_test_stream_positioned_SOURCES = tests/unit/test-stream-positioned.c $(stream_contract)
+tests_unit_test_stream_positioned_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+
 # src/stream: files
 UNIT_TESTS += tests/unit/test-stream-trailer
 tests_unit_test_stream_trailer_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 UNIT_TESTS += tests/unit/test-stream-save-file tests/unit/test-stream-status
 tests_unit_test_stream_status_LDADD = libholdfast-stream.la $(JSON_LIBS) $(GLIB_LIBS)
+UNIT_TESTS += tests/unit/test-stream-block-writer
+tests_unit_test_stream_block_writer_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 tests_unit_test_stream_save_file_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 EXTRA_DIST += tests/fake/qemu-stream.c tests/fake/qemu-stream.h
 
