@@ -21,9 +21,10 @@ OFFSET = 71969  # as a libvirt header would leave it: not aligned to anything
 HEAD = bytes(range(256)) * 282
 
 
-def inspect(runner, path, *words):
+def inspect(runner, path, *words, expect=0):
     """The facts, as JSON."""
-    return json.loads(runner.must("inspect", "--json", *words, path).stdout)
+    done = runner.must("inspect", "--json", path, *words, expect=expect)
+    return json.loads(done.stdout) if done.stdout else None
 
 
 def write_file(runner, qemu, mapped, channels=0, direct=False, offset=0):
@@ -47,9 +48,9 @@ def check_facts(runner, path, mapped, offset):
     facts = inspect(runner, path, *words)
     with qevm.Stream(path, offset) as stream:
         stream.walk()
-        check_equal((facts["machine"], facts["format"], facts["complete"]),
-                    (MACHINES["10"], "mapped-ram" if mapped else "classic", True), "machine, format, completeness")
-        check_equal([(block["id"], block["used_length"]) for block in facts["blocks"]],
+        check_equal((facts["kind"], facts["machine"], facts["mapped_ram"], facts["complete"], facts["stream"]["offset"]),
+                    ("qemu", MACHINES["10"], mapped, True, offset), "kind, machine, mapped-ram, completeness, begin")
+        check_equal([(block["id"], block["length"]) for block in facts["blocks"]],
                     [(block.name, block.length) for block in stream.blocks], "RAM blocks")
         if mapped:
             check_equal([(block["bitmap_offset"], block["pages_offset"]) for block in facts["blocks"]],

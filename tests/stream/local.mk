@@ -7,6 +7,9 @@ EXTRA_DIST += \
   tests/stream/__init__.py \
   tests/stream/cases_faults.py \
   tests/stream/cases_qemu.py \
+  tests/stream/disks.py \
+  tests/stream/foreign.py \
+  tests/stream/libvirt.py \
   tests/stream/bench.py \
   tests/stream/faults_cut.py \
   tests/stream/faults_flip.py \
@@ -18,4 +21,5 @@ EXTRA_DIST += \
   tests/stream/faults_table.py \
   tests/stream/faults_walker.py \
   tests/stream/qevm.py \
+  tests/stream/saves.py \
   tests/stream/world.py

@@ -60,10 +60,14 @@ class Version:
         done = subprocess.run([os.path.join(SCRIPTS, "fetch-qemu"), name], check=True, stdout=subprocess.PIPE, text=True)
         root = done.stdout.strip()
         libraries = os.path.join(root, "usr/lib/x86_64-linux-gnu")
-        self.command = [os.path.join(root, "usr/lib64/ld-linux-x86-64.so.2"), "--library-path", libraries,
-                        os.path.join(root, "usr/bin/qemu-system-x86_64"),
+        self.loader = [os.path.join(root, "usr/lib64/ld-linux-x86-64.so.2"), "--library-path", libraries]
+        self.command = [*self.loader, os.path.join(root, "usr/bin/qemu-system-x86_64"),
                         "-L", os.path.join(root, "usr/share/qemu"), "-L", os.path.join(root, "usr/share/seabios")]
         self.env = {"QEMU_MODULE_DIR": os.path.join(libraries, "qemu")}
+
+    def preloading(self, module):
+        """command with one more library in QEMU alone, not in what it starts."""
+        return [*self.loader, "--preload", module, *self.command[len(self.loader):]]
 
 
 class Guest:
@@ -105,17 +109,17 @@ class Qemu(Process):
 
     count = 0
 
-    def __init__(self, world, version, machine=None, incoming=None, prefix=(), env=None, devices=(), initrd=None):
-        """version, machine: names of MACHINES. prefix: what runs QEMU (strace ...). incoming: "defer", or a URI, whose end is not
-        waited for."""
+    def __init__(self, world, version, machine=None, incoming=None, prefix=(), preload=None, env=None, devices=(), initrd=None,
+                 append=""):
+        """version, machine: names of MACHINES. prefix: what runs QEMU. incoming: "defer", or a URI, whose end is not waited for."""
         Qemu.count += 1
         self.world, self.version = world, world.version(version)
         self.guest_path, monitor_path = (os.path.join(world.sockets, f"{name}{Qemu.count}") for name in ("g", "m"))
         self.guest = None
-        arguments = [*prefix, *self.version.command,
+        arguments = [*prefix, *(self.version.preloading(preload) if preload else self.version.command),
                      "-M", MACHINES[machine or version], "-accel", "tcg", "-cpu", "qemu64", "-m", f"{RAM >> 10}K", "-nodefaults",
                      "-no-user-config", "-display", "none", "-no-reboot", "-kernel", world.kernel, "-initrd", initrd or world.initrd,
-                     "-append", "console=ttyS0 quiet panic=-1 mitigations=off", "-serial", f"file:{world.root}/console-{Qemu.count}",
+                     "-append", f"console=ttyS0 quiet panic=-1 mitigations=off {append}", "-serial", f"file:{world.root}/console-{Qemu.count}",
                      "-chardev", f"socket,id=guest,path={self.guest_path},server=on,wait=off", "-serial", "chardev:guest",
                      "-qmp", f"unix:{monitor_path},server=on,wait=off", *devices, *(["-incoming", incoming] if incoming else [])]
         super().__init__(f"qemu-{version}-{Qemu.count}", arguments, world.root, {**self.version.env, **(env or {})})
@@ -239,9 +243,7 @@ class World:
     @property
     def initrd(self):
         def make():
-            folder = os.path.join(self.root, "guest")
-            os.mkdir(folder)
-            return build_initrd(folder, os.path.join(HERE, "guest.c"))
+            return build_initrd(os.path.join(self.root, "guest"), os.path.join(HERE, "guest.c"))
 
         return self._once("initrd", make)
 
