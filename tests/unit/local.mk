@@ -27,6 +27,9 @@ UNIT_TESTS += tests/unit/test-stream-positioned
 stream_contract = tests/unit/stream-contract.c tests/unit/stream-contract.h
 tests_unit_test_stream_positioned_SOURCES = tests/unit/test-stream-positioned.c $(stream_contract)
 tests_unit_test_stream_positioned_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+UNIT_TESTS += tests/unit/test-stream-engine
+tests_unit_test_stream_engine_SOURCES = tests/unit/test-stream-engine.c $(stream_contract)
+tests_unit_test_stream_engine_LDADD = libholdfast-stream.la $(SECCOMP_LIBS) $(GLIB_LIBS)
 
 # src/stream: files
 UNIT_TESTS += tests/unit/test-stream-trailer
@@ -51,3 +54,5 @@ tests_unit_test_header_SOURCES = tests/unit/test-header.c
 
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
+UNIT_TESTS += tests/unit/test-stream-lost-pages
+tests_unit_test_stream_lost_pages_LDADD = libholdfast-stream.la $(GLIB_LIBS)
