@@ -34,7 +34,7 @@ typedef struct _HfEngineRequest HfEngineRequest;
 
 struct _HfEngineRequest {
   HfIoOperation operation;
-  int fd;
+  int fd; /* of a file or block device; a pipe has no offset, and a ring does not say so */
   gint64 offset;
   const struct iovec *iov; /* with its buffers and the request itself the engine's until done is called; not modified */
   guint n_iov;             /* at most 1024 */

@@ -590,10 +590,15 @@ test_many_bytes (gconstpointer data)
   injector_stop (&injector);
   g_assert_no_error (error);
   g_assert_cmpuint (done, ==, all);
-  g_assert_cmpuint (injector.calls, ==, 2);
+  /* A ring's real reads of /dev/zero are short on top of it. */
+  g_assert_cmpuint (injector.calls, >=, 2);
   g_assert_cmpuint (injector.lengths[0], ==, 0x7ffff000);
-  g_assert_cmpint (injector.offsets[1], ==, 100 + 0x7ffff000ll);
-  g_assert_cmpuint (injector.lengths[1], ==, all - 0x7ffff000);
+  g_assert_cmpint (injector.offsets[0], ==, 100);
+  for (guint i = 1; i < MIN (injector.calls, G_N_ELEMENTS (injector.offsets)); i++) {
+    g_assert_cmpint (injector.offsets[i], >, injector.offsets[i - 1]);
+    g_assert_cmpint (injector.offsets[i] - injector.offsets[i - 1], <=, 0x7ffff000);
+    g_assert_cmpuint (injector.lengths[i], ==, MIN (all - (injector.offsets[i] - 100), 0x7ffff000));
+  }
   for (gsize i = 0; i < piece; i++)
     g_assert_cmphex (memory[i], ==, test->operation == HF_IO_READ ? 0 : 0xff);
   close (fd);
