@@ -89,17 +89,23 @@ def through_exec(runner, version):
     continue_from(runner, f"exec:cat '{path}'", version)
 
 
+def listens(path):
+    """Somebody waits for a connection there (unix(7), proc(5): the flag SO_ACCEPTCON). A connection to see it would be taken for QEMU's."""
+    with open("/proc/net/unix") as file:
+        return any(line.split()[3] == "00010000" for line in file if line.rstrip().endswith(" " + path))
+
+
 def through_socket(runner, version):
     """capture --listen as destination, replay --connect as source."""
-    qemu, path, socket = runner.world.guest(version), runner.path("vm.hf"), os.path.join(runner.world.sockets, "capture")
+    qemu, path, socket = runner.world.guest(version), runner.path("vm.hf"), os.path.join(runner.world.sockets, f"capture-{version}")
     listener = Process("capture", [runner.program, "stream", "capture", "--listen", f"unix:{socket}", path], runner.folder)
-    wait_until(lambda: os.path.exists(socket), lambda: f"the socket of capture: {listener.log()}")
+    wait_until(lambda: listens(socket), lambda: f"the socket of capture: {listener.log()}")
     qemu.save_live(f"unix:{socket}")
     check_equal(listener.wait(), 0, f"exit status of capture --listen: {listener.log()}")
     check_committed(runner, path)
     qemu.quit()
     check_sent_again(path)
-    incoming = os.path.join(runner.world.sockets, "incoming")
+    incoming = os.path.join(runner.world.sockets, f"incoming-{version}")
     destination = runner.world.qemu(version, incoming=f"unix:{incoming}")
     runner.must("replay", "--connect", f"unix:{incoming}", path)
     destination.await_loaded()

@@ -119,7 +119,8 @@ class Qemu(Process):
         arguments = [*prefix, *(self.version.preloading(preload) if preload else self.version.command),
                      "-M", MACHINES[machine or version], "-accel", "tcg", "-cpu", "qemu64", "-m", f"{RAM >> 10}K", "-nodefaults",
                      "-no-user-config", "-display", "none", "-no-reboot", "-kernel", world.kernel, "-initrd", initrd or world.initrd,
-                     "-append", f"console=ttyS0 quiet panic=-1 mitigations=off {append}", "-serial", f"file:{world.root}/console-{Qemu.count}",
+                     "-append", f"console=ttyS0 quiet panic=-1 mitigations=off {append}",
+                     "-serial", f"file:{world.root}/console-{Qemu.count}",
                      "-chardev", f"socket,id=guest,path={self.guest_path},server=on,wait=off", "-serial", "chardev:guest",
                      "-qmp", f"unix:{monitor_path},server=on,wait=off", *devices, *(["-incoming", incoming] if incoming else [])]
         super().__init__(f"qemu-{version}-{Qemu.count}", arguments, world.root, {**self.version.env, **(env or {})})
