@@ -175,13 +175,13 @@ sections_agree (const HfStreamSection *forward, const HfStreamSection *tail, GEr
   return subsections_agree (forward, tail, error);
 }
 
-/* Both are the END of RAM; the tail walk knows where it ends. */
+/* Both are the END of RAM; the tail walk knows where it ends, and its section id from the footer alone. */
 static gboolean
-ends_agree (const HfStreamSection *forward, const HfStreamSection *tail, GError **error)
+ends_agree (const HfStreamSection *forward, const HfStreamSection *tail, gboolean footers, GError **error)
 {
   const Pair pairs[] = {
     { "where it ends", forward->offset + forward->length, tail->offset + tail->length },
-    { "its section id", forward->section_id, tail->section_id },
+    { "its section id", footers ? forward->section_id : 0, tail->section_id },
     { "where it begins, too late", forward->offset > tail->offset, 0 },
   };
   const Pair *pair = find_difference (pairs, G_N_ELEMENTS (pairs));
@@ -247,7 +247,7 @@ hf_stream_maps_agree (const HfStreamMap *forward, const HfStreamMap *tail, GErro
     const HfStreamSection *a = g_ptr_array_index (forward->sections, (guint)first + i);
     const HfStreamSection *b = g_ptr_array_index (tail->sections, i);
 
-    if (i == 0 ? !ends_agree (a, b, error) : !sections_agree (a, b, error))
+    if (i == 0 ? !ends_agree (a, b, tail->footers, error) : !sections_agree (a, b, error))
       return FALSE;
   }
   return TRUE;

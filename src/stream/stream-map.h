@@ -78,6 +78,8 @@ char *hf_stream_quote (const char *name);
    HF_STREAM_ERROR_INCOMPLETE. */
 gboolean hf_walk_forward (HfReader *reader, guint64 start, guint64 end, const HfStreamJob *job, HfStreamMap **ret_map,
                           GError **error);
+/* Only header, CONFIGURATION and the block list of a classic stream, up to the end of RAM START. */
+gboolean hf_walk_forward_head (HfReader *reader, guint64 start, guint64 end, HfStreamMap **ret_map, GError **error);
 gboolean hf_walk_tail (HfReader *reader, guint64 start, guint64 end, HfStreamMap **ret_map, GError **error);
 
 /* The sections that both saw are the same, to the byte. The error names the first difference. */

@@ -17,7 +17,7 @@
 #define HF_VERIFY_PROBLEMS_MAX 100u
 
 typedef struct {
-  HfStreamMap *forward, *tail; /* never NULL but for an image of HF_IMAGE_ANY */
+  HfStreamMap *forward, *tail; /* never NULL but for an image of HF_IMAGE_ANY; see HF_VERIFY_QUICK */
   GPtrArray *problems;         /* char *, at most HF_VERIFY_PROBLEMS_MAX */
   guint64 n_problems;          /* also those that are not in problems */
   gboolean incomplete;         /* the stream is cut: the problems follow from that */
@@ -30,10 +30,13 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfVerifyReport, hf_verify_report_free)
 
 typedef enum {
   HF_VERIFY_DEFAULT = 0,
-  HF_VERIFY_QUICK = 1 << 0 /* structure only: neither checksums nor classic RAM page by page (tail walk alone there) */
+  /* Structure only: neither checksums nor classic RAM page by page. Of a classic stream forward is then only its head, up to the
+     block list, and there are no two walks to compare. */
+  HF_VERIFY_QUICK = 1 << 0
 } HfVerifyFlags;
 
-/* FALSE with an error: it could not be done (I/O, interrupted). TRUE: done; the file is good if n_problems is 0. */
+/* FALSE with an error: it could not be done (I/O, interrupted). TRUE: done; the file is good if n_problems is 0. A stream with
+   something that only the tail walk can pass (a dirty bitmap, VFIO) has one problem that says so: it is not proved. */
 gboolean hf_verify_image (HfImage *image, HfVerifyFlags flags, const HfStreamJob *job, HfVerifyReport **ret_report,
                           GError **error);
 

@@ -29,7 +29,6 @@
 #define PAGE_SIZE_DEFAULT 4096u
 #define PAGE_BITS_MIN 9u
 #define PAGE_BITS_MAX 24u
-#define COMMAND_SWITCHOVER_START 0x0bu
 #define DESCRIPTION_HEADER_SIZE 6u /* EOF byte, type, length */
 
 enum {
@@ -450,6 +449,14 @@ static const struct {
   { TYPE_FULL, take_full },
 };
 
+/* What QEMU writes into files: migration/savevm.c there. The first comes with dirty bitmaps, which may go on in postcopy. */
+static const struct {
+  guint16 command, length_max;
+} commands[] = {
+  { 0x03, 16 }, /* POSTCOPY_ADVISE */
+  { 0x0b, 0 },  /* SWITCHOVER_START */
+};
+
 /* COMMAND has no footer. */
 static gboolean
 take_command (HfForward *forward, HfStreamSection *section, GError **error)
@@ -458,13 +465,18 @@ take_command (HfForward *forward, HfStreamSection *section, GError **error)
 
   if (!hf_forward_take_be16 (forward, &command, error) || !hf_forward_take_be16 (forward, &length, error))
     return FALSE;
-  if (command != COMMAND_SWITCHOVER_START)
-    return hf_forward_unsupported (error, "command 0x%02x at offset %" G_GUINT64_FORMAT, command, section->offset);
-  if (length != 0)
-    return hf_forward_malformed (error, "SWITCHOVER_START at offset %" G_GUINT64_FORMAT " has data", section->offset);
-  section->body_offset = forward->position;
-  section->length = forward->position - section->offset;
-  return TRUE;
+  for (gsize i = 0; i < G_N_ELEMENTS (commands); i++) {
+    if (commands[i].command != command)
+      continue;
+    if (length > commands[i].length_max)
+      return hf_forward_malformed (error, "command 0x%02x at offset %" G_GUINT64_FORMAT " has %u bytes of data", command,
+                                   section->offset, length);
+    section->body_offset = forward->position;
+    section->body_length = length;
+    section->length = forward->position + length - section->offset;
+    return hf_forward_skip (forward, length, error);
+  }
+  return hf_forward_unsupported (error, "command 0x%02x at offset %" G_GUINT64_FORMAT, command, section->offset);
 }
 
 static gboolean
@@ -526,7 +538,7 @@ check_page_size (HfForward *forward, GError **error)
 }
 
 static gboolean
-walk (HfForward *forward, GError **error)
+walk (HfForward *forward, gboolean head_only, GError **error)
 {
   guint8 type;
 
@@ -539,14 +551,17 @@ walk (HfForward *forward, GError **error)
       return take_end_of_stream (forward, error) && check_page_size (forward, error);
     if (!take_section (forward, type, error))
       return FALSE;
+    if (head_only && forward->map->ram_start_seen)
+      return TRUE;
     /* Then the description is looked for here, so that a device that is longer than it says does not look like a cut stream. */
     if (type == TYPE_END && !find_description (forward, error))
       return FALSE;
   }
 }
 
-gboolean
-hf_walk_forward (HfReader *reader, guint64 start, guint64 end, const HfStreamJob *job, HfStreamMap **ret_map, GError **error)
+static gboolean
+start_walk (HfReader *reader, guint64 start, guint64 end, const HfStreamJob *job, gboolean head_only, HfStreamMap **ret_map,
+            GError **error)
 {
   HfForward forward = {
     .reader = reader,
@@ -560,10 +575,22 @@ hf_walk_forward (HfReader *reader, guint64 start, guint64 end, const HfStreamJob
     .blocks = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL),
     .block = G_MAXUINT,
   };
-  gboolean done = walk (&forward, error);
+  gboolean done = walk (&forward, head_only, error);
 
   *ret_map = forward.map;
   g_hash_table_unref (forward.blocks);
   g_clear_pointer (&forward.description, json_node_unref);
   return done;
+}
+
+gboolean
+hf_walk_forward (HfReader *reader, guint64 start, guint64 end, const HfStreamJob *job, HfStreamMap **ret_map, GError **error)
+{
+  return start_walk (reader, start, end, job, FALSE, ret_map, error);
+}
+
+gboolean
+hf_walk_forward_head (HfReader *reader, guint64 start, guint64 end, HfStreamMap **ret_map, GError **error)
+{
+  return start_walk (reader, start, end, NULL, TRUE, ret_map, error);
 }

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Inside verify.h: the layout of mapped-ram (verify-layout.c) and the checksums (verify-sums.c).
+ *
+ * Thread: that of the verification.
+ */
+
+#include "stream/verify.h"
+
+/* One line more; what is said beyond HF_VERIFY_PROBLEMS_MAX is only counted. */
+void hf_verify_problem (HfVerifyReport *report, const char *format, ...) G_GNUC_PRINTF (2, 3);
+
+/* Of the blocks that the forward walk found, in [start, end). FALSE: it could not be done. */
+gboolean hf_verify_layout (HfReader *reader, const HfStreamMap *forward, guint64 end, const HfStreamJob *job,
+                           HfVerifyReport *report, GError **error);
+
+/* The checksums of an image that has some. While the walk runs, what is read for them is lent to it, so that the file is read
+   once: a block is tested as soon as somebody wants a byte of it. */
+typedef struct _HfVerifySums HfVerifySums;
+HfVerifySums *hf_verify_sums_new (HfImage *image, const HfStreamJob *job, HfVerifyReport *report, GError **error);
+/* What was not tested yet. */
+gboolean hf_verify_sums_finish (HfVerifySums *sums, GError **error);
+/* The image's reader is left alone again. NULL is accepted. */
+void hf_verify_sums_free (HfVerifySums *sums);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfVerifySums, hf_verify_sums_free)

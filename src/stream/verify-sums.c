@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Owns: the blocks that are being read, an engine, a descriptor with O_DIRECT. Thread: that of the verification.
+ *
+ * Theory of operation: the blocks of the trailer are read in their order, some ahead, past the page cache where that can be: the
+ * file is larger than what anybody will look at again. Each has its slot; block k is in slot k modulo the number of slots.
+ * Somebody who wants a byte gets the block that contains it, once everything before it is tested. What was passed is gone; the
+ * walk forward does not come back, and reads a few bytes by itself if it does.
+ */
+
+#include "config.h"
+
+#include "stream/verify-parts.h"
+
+#include <fcntl.h>
+#include <holdfast/io.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DEPTH 8u
+#define BYTES_MAX (16u << 20)
+/* Blocks are multiples of 64 KiB, so only the ends of the payload need rounding; 4096 suits what holdfast writes to. */
+#define ALIGNMENT 4096u
+
+typedef struct {
+  HfEngineRequest request;
+  struct iovec iov;
+  guint8 *bytes;  /* of the trailer's block size */
+  guint64 offset; /* of bytes[0] in the file, aligned down */
+  gboolean busy, failed;
+} Slot;
+
+struct _HfVerifySums {
+  HfImage *image;
+  const HfStreamJob *job;
+  HfVerifyReport *report;
+  HfEngine *engine; /* NULL: through the reader, which has no descriptor */
+  int direct;       /* -1: none */
+  Slot slots[DEPTH];
+  guint n_slots;
+  guint64 submitted; /* blocks */
+  guint64 tested;    /* blocks; the last one of them is the one that can be lent */
+};
+
+static void
+slot_done (HfEngineRequest *request, const GError *error)
+{
+  Slot *slot = request->data;
+
+  slot->busy = FALSE;
+  slot->failed = error != NULL;
+}
+
+static Slot *
+slot_of (HfVerifySums *sums, guint64 index)
+{
+  return &sums->slots[index % sums->n_slots];
+}
+
+static gboolean
+submit (HfVerifySums *sums, guint64 index, GError **error)
+{
+  Slot *slot = slot_of (sums, index);
+  guint64 offset, length, end;
+
+  hf_trailer_block (&sums->image->trailer, index, &offset, &length);
+  slot->offset = offset - offset % ALIGNMENT;
+  /* The last block's end is rounded up into the trailer, or to the end of the file. */
+  end = (offset + length + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+  slot->iov = (struct iovec){ .iov_base = slot->bytes, .iov_len = (gsize)(end - slot->offset) };
+  slot->request = (HfEngineRequest){
+    .operation = HF_IO_READ,
+    .fd = sums->direct >= 0 ? sums->direct : sums->image->fd,
+    .offset = (gint64)slot->offset,
+    .iov = &slot->iov,
+    .n_iov = 1,
+    .eof_ok = TRUE,
+    .done = slot_done,
+    .data = slot,
+  };
+  slot->busy = TRUE;
+  slot->failed = FALSE;
+  if (!sums->engine) {
+    slot->busy = FALSE;
+    slot->offset = offset;
+    return hf_reader_get_large (sums->image->reader, offset, slot->bytes, (gsize)length, error);
+  }
+  if (hf_engine_submit (sums->engine, &slot->request, error))
+    return TRUE;
+  slot->busy = FALSE;
+  return FALSE;
+}
+
+/* As many as there are slots, behind those that were tested. */
+static gboolean
+read_ahead (HfVerifySums *sums, GError **error)
+{
+  guint ahead = sums->engine ? sums->n_slots : 1;
+
+  while (sums->submitted < sums->image->trailer.n_blocks && sums->submitted < sums->tested + ahead) {
+    if (!submit (sums, sums->submitted, error))
+      return FALSE;
+    sums->submitted++;
+  }
+  return TRUE;
+}
+
+/* The block is there. */
+static gboolean
+wait_for (HfVerifySums *sums, guint64 index, guint64 offset, guint64 length, GError **error)
+{
+  Slot *slot = slot_of (sums, index);
+
+  while (slot->busy)
+    hf_engine_wait (sums->engine);
+  if (slot->failed) {
+    /* The first error of the engine may be that of another block. */
+    if (!hf_engine_drain (sums->engine, error))
+      return FALSE;
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "read at offset %" G_GUINT64_FORMAT " failed", offset);
+    return FALSE;
+  }
+  if (!sums->engine || slot->request.moved >= offset + length - slot->offset)
+    return TRUE;
+  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE,
+               "read at offset %" G_GUINT64_FORMAT ": the file has become shorter meanwhile", offset);
+  return FALSE;
+}
+
+/* The next one. */
+static gboolean
+test_block (HfVerifySums *sums, GError **error)
+{
+  const HfTrailer *trailer = &sums->image->trailer;
+  guint64 index = sums->tested, offset, length;
+  const guint8 *bytes;
+
+  if (!read_ahead (sums, error))
+    return FALSE;
+  hf_trailer_block (trailer, index, &offset, &length);
+  if (!wait_for (sums, index, offset, length, error))
+    return FALSE;
+  bytes = slot_of (sums, index)->bytes + (offset - slot_of (sums, index)->offset);
+  if (hf_trailer_checksum (bytes, (gsize)length) != trailer->checksums[index])
+    hf_verify_problem (sums->report,
+                       "block %" G_GUINT64_FORMAT " of the trailer (offset %" G_GUINT64_FORMAT ", %" G_GUINT64_FORMAT
+                       " bytes) is not what was written: its checksum is another",
+                       index, offset, length);
+  sums->tested++;
+  return hf_stream_job_step (sums->job, offset + length - sums->image->start, trailer->payload_length, error);
+}
+
+/* HfReaderLend. */
+static gboolean
+lend (guint64 offset, const guint8 **ret_block, guint64 *ret_offset, gsize *ret_length, gpointer data, GError **error)
+{
+  HfVerifySums *sums = data;
+  const HfTrailer *trailer = &sums->image->trailer;
+  guint64 start, length;
+
+  if (offset < sums->image->start || offset >= sums->image->end)
+    return TRUE;
+  for (;;) {
+    if (sums->tested > 0) {
+      hf_trailer_block (trailer, sums->tested - 1, &start, &length);
+      if (offset < start)
+        return TRUE;
+      if (offset - start < length)
+        break;
+    }
+    if (!test_block (sums, error))
+      return FALSE;
+  }
+  *ret_block = slot_of (sums, sums->tested - 1)->bytes + (start - slot_of (sums, sums->tested - 1)->offset);
+  *ret_offset = start;
+  *ret_length = (gsize)length;
+  return TRUE;
+}
+
+/* A second descriptor, because O_DIRECT belongs to the open file. The one that cannot read is of no use. */
+static int
+open_direct (int fd)
+{
+  g_autofree char *path = g_strdup_printf ("/proc/self/fd/%d", fd);
+  int direct = open (path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_DIRECT);
+  void *bytes = NULL;
+  gboolean works;
+
+  if (direct < 0)
+    return -1;
+  works = posix_memalign (&bytes, ALIGNMENT, ALIGNMENT) == 0 && hf_pread_all_eof (direct, bytes, ALIGNMENT, 0, NULL, NULL) >= 0;
+  free (bytes);
+  if (works)
+    return direct;
+  close (direct);
+  return -1;
+}
+
+static gboolean
+start (HfVerifySums *sums, GError **error)
+{
+  guint32 block_size = sums->image->trailer.block_size;
+
+  sums->n_slots = CLAMP (BYTES_MAX / block_size, 2, DEPTH);
+  for (guint i = 0; i < sums->n_slots; i++) {
+    void *bytes = NULL;
+
+    if (posix_memalign (&bytes, ALIGNMENT, block_size) != 0) {
+      g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "no memory for blocks of %u bytes", block_size);
+      return FALSE;
+    }
+    sums->slots[i].bytes = bytes;
+  }
+  if (sums->image->fd < 0)
+    return TRUE;
+  sums->direct = open_direct (sums->image->fd);
+  sums->engine = hf_engine_new (HF_ENGINE_AUTO, sums->n_slots, (gsize)sums->n_slots * block_size, error);
+  return sums->engine != NULL;
+}
+
+HfVerifySums *
+hf_verify_sums_new (HfImage *image, const HfStreamJob *job, HfVerifyReport *report, GError **error)
+{
+  g_autoptr (HfVerifySums) sums = g_new0 (HfVerifySums, 1);
+
+  sums->image = image;
+  sums->job = job;
+  sums->report = report;
+  sums->direct = -1;
+  if (!start (sums, error))
+    return NULL;
+  hf_reader_set_lend (image->reader, lend, sums);
+  return g_steal_pointer (&sums);
+}
+
+gboolean
+hf_verify_sums_finish (HfVerifySums *sums, GError **error)
+{
+  while (sums->tested < sums->image->trailer.n_blocks) {
+    if (!test_block (sums, error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+void
+hf_verify_sums_free (HfVerifySums *sums)
+{
+  if (!sums)
+    return;
+  hf_reader_set_lend (sums->image->reader, NULL, NULL);
+  hf_engine_free (sums->engine); /* waits: the slots are its until then */
+  for (guint i = 0; i < G_N_ELEMENTS (sums->slots); i++)
+    free (sums->slots[i].bytes);
+  if (sums->direct >= 0)
+    close (sums->direct);
+  g_free (sums);
+}
