@@ -14,6 +14,7 @@ libholdfast_stream_la_SOURCES += src/stream/engine-ring.c src/stream/engine-thre
 libholdfast_stream_la_SOURCES += src/stream/save-file.h src/stream/status.h src/stream/trailer.h src/stream/block-writer.h
 libholdfast_stream_la_SOURCES += src/stream/capture.h
 libholdfast_stream_la_SOURCES += src/stream/trailer.c src/stream/save-file.c src/stream/status.c src/stream/block-writer.c
+libholdfast_stream_la_SOURCES += src/stream/capture.c src/stream/input.c src/stream/input.h
 
 # the walks
 libholdfast_stream_la_SOURCES += src/stream/reader.h src/stream/stream-map.h src/stream/image.h src/stream/verify.h

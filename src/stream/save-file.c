@@ -341,8 +341,8 @@ close_writers (HfSaveFile *file)
 }
 
 /* Only what is still ours: nobody else removes it, but a user may. */
-static void
-discard (HfSaveFile *file)
+void
+hf_save_file_discard (HfSaveFile *file)
 {
   close_writers (file);
   if (file->created && is_same_file (file->lock_fd, file->partial))
@@ -355,7 +355,7 @@ hf_save_file_free (HfSaveFile *file)
 {
   if (!file)
     return;
-  discard (file);
+  hf_save_file_discard (file);
   close_checked (&file->lock_fd);
   g_free (file->target);
   g_free (file->partial);
@@ -473,7 +473,7 @@ gboolean
 hf_save_file_commit (HfSaveFile *file, guint64 length, GError **error)
 {
   if (!prepare (file, length, error)) {
-    discard (file);
+    hf_save_file_discard (file);
     return FALSE;
   }
   for (gsize i = 0; i < G_N_ELEMENTS (commit_steps); i++) {
@@ -483,7 +483,7 @@ hf_save_file_commit (HfSaveFile *file, guint64 length, GError **error)
       return fail_late (error, g_strerror (rc));
     if (rc != 0) {
       fail_errno (error, rc, commit_steps[i].what);
-      discard (file);
+      hf_save_file_discard (file);
       return FALSE;
     }
   }

@@ -36,6 +36,10 @@ HfSaveFile *hf_save_file_new (const char *path, guint64 prefix, HfSaveFlags flag
 void hf_save_file_free (HfSaveFile *file);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfSaveFile, hf_save_file_free)
 
+/* Removes NAME.partial at once, but keeps the lock until hf_save_file_free; for whoever has to say something before that, on a
+   disk that is full. Only hf_save_file_free is left to call then. */
+void hf_save_file_discard (HfSaveFile *file);
+
 /* Owned by file. Both are open for reading and writing. */
 int hf_save_file_fd (const HfSaveFile *file);
 /* -1: there is none. Offsets, lengths and memory must be multiples of the alignment. */

@@ -16,6 +16,7 @@
 #include "stream/status.h"
 
 #include "base/deadline.h"
+#include "base/fail.h"
 #include "base/file-sync.h"
 #include "base/json-check.h"
 #include "stream/save-file.h"
@@ -61,6 +62,13 @@ status_path (const char *path)
   return g_strconcat (path, ".status", NULL);
 }
 
+static gboolean
+fail_errno (GError **error, int saved_errno, const char *step)
+{
+  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "%s the .status: %s", step, g_strerror (saved_errno));
+  return FALSE;
+}
+
 static char *
 encode (const char *path, const HfStreamStatus *status)
 {
@@ -95,11 +103,15 @@ hf_stream_status_write (const char *path, const HfStreamStatus *status, GError *
   g_autofree char *name = status_path (path);
   g_autofree char *text = encode (path, status);
   g_autoptr (GError) cause = NULL;
+  guint wanted = 0;
 
-  if (hf_file_replace (name, text, strlen (text), &cause))
-    return TRUE;
-  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "write the .status: %s", cause->message);
-  return FALSE;
+  if (hf_fail_point ("before", "stream-status", FALSE, &wanted) == HF_FAIL_ERROR)
+    return fail_errno (error, (int)wanted, "write");
+  if (!hf_file_replace (name, text, strlen (text), &cause)) {
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "write the .status: %s", cause->message);
+    return FALSE;
+  }
+  return hf_fail_point ("after", "stream-status", FALSE, &wanted) != HF_FAIL_ERROR || fail_errno (error, (int)wanted, "write");
 }
 
 gboolean
@@ -117,13 +129,6 @@ static gboolean
 refuse (GError **error, const char *why)
 {
   g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_MALFORMED, "the .status: %s", why);
-  return FALSE;
-}
-
-static gboolean
-fail_errno (GError **error, int saved_errno, const char *step)
-{
-  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "%s the .status: %s", step, g_strerror (saved_errno));
   return FALSE;
 }
 

@@ -7,6 +7,8 @@
  *   {"version":1,"file":NAME,"outcome":"committed|incomplete|failed|interrupted","error":TEXT or null,"bytes":N,
  *    "seconds":N.N,"time":SECONDS-SINCE-1970,"sync":BOOL,"complete":BOOL,"format":"classic|mapped-ram|any"}
  *
+ * HOLDFAST_FAIL point: stream-status.
+ *
  * Thread: any. Errors: HF_STREAM_ERROR.
  */
 
@@ -32,7 +34,8 @@ void hf_stream_status_clear (HfStreamStatus *status);
 /* path is FILE's; ".status" is added. The file is a regular one of at most 64 KiB or it is refused. */
 gboolean hf_stream_status_write (const char *path, const HfStreamStatus *status, GError **error);
 gboolean hf_stream_status_read (const char *path, HfStreamStatus *ret, GError **error);
-/* TRUE if there is none either. A capture removes it before it makes FILE.partial. */
+/* TRUE if there is none either. A capture removes it before it makes FILE.partial, and writes it before it gives up the lock; one
+   that found another at work touches it not at all. */
 gboolean hf_stream_status_remove (const char *path, GError **error);
 
 /* Waits until a capture of path has said how it ended. A capture that is under way holds its lock on FILE.partial; one that died

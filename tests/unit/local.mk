@@ -39,7 +39,10 @@ tests_unit_test_stream_status_LDADD = libholdfast-stream.la $(JSON_LIBS) $(GLIB_
 UNIT_TESTS += tests/unit/test-stream-block-writer
 tests_unit_test_stream_block_writer_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 tests_unit_test_stream_save_file_LDADD = libholdfast-stream.la $(GLIB_LIBS)
-EXTRA_DIST += tests/fake/qemu-stream.c tests/fake/qemu-stream.h
+qemu_stream = tests/fake/qemu-stream.c tests/fake/qemu-stream.h
+UNIT_TESTS += tests/unit/test-stream-capture
+tests_unit_test_stream_capture_SOURCES = tests/unit/test-stream-capture.c $(qemu_stream)
+tests_unit_test_stream_capture_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 
 classic_stream = tests/unit/classic-stream.c tests/unit/classic-stream.h
 UNIT_TESTS += tests/unit/test-stream-feed
