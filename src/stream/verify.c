@@ -14,6 +14,7 @@
 
 #include "config.h"
 
+#include "stream/lost-pages.h"
 #include "stream/verify-parts.h"
 
 void
@@ -105,9 +106,40 @@ compare (HfVerifyReport *report)
     hf_verify_problem (report, "%s", difference->message);
 }
 
-/* job: for the walk forward; NULL if somebody else tells how far it is. */
+static void
+note_lost (const HfStreamBlock *block, guint64 first, guint64 n_pages, gpointer data)
+{
+  hf_verify_problem (data,
+                     "block %s: pages %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT " (offset %" G_GUINT64_FORMAT
+                     ") are marked present, but were never written: a hole of the file",
+                     block->ram.id, first, first + n_pages - 1, block->pages_offset + first * block->page_size);
+}
+
+/* Of mapped-ram. Where pages are lost is asked only of a file whose layout is right. */
 static gboolean
-verify_structure (HfReader *reader, guint64 start, guint64 end, HfVerifyFlags flags, const HfStreamJob *job,
+verify_mapped (int fd, HfReader *reader, guint64 end, const HfStreamJob *job, HfVerifyReport *report, GError **error)
+{
+  GArray *blocks = report->forward->blocks;
+  guint64 before = report->n_problems;
+
+  if (!hf_verify_layout (reader, report->forward, end, job, report, error))
+    return FALSE;
+  if (fd < 0 || report->n_problems > before)
+    return TRUE;
+  for (guint i = 0; i < blocks->len; i++) {
+    const HfStreamBlock *block = &g_array_index (blocks, HfStreamBlock, i);
+    GError *result = NULL;
+
+    if (block->mapped && !hf_find_lost_pages (fd, reader, block, note_lost, report, &result)
+        && !take_result (report, "holes", result, error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+/* fd: what reader reads; -1: memory. job: for the walk forward; NULL if somebody else tells how far it is. */
+static gboolean
+verify_structure (int fd, HfReader *reader, guint64 start, guint64 end, HfVerifyFlags flags, const HfStreamJob *job,
                   HfVerifyReport *report, GError **error)
 {
   gboolean tail_whole, forward_whole, head_only;
@@ -119,7 +151,7 @@ verify_structure (HfReader *reader, guint64 start, guint64 end, HfVerifyFlags fl
     return FALSE;
   if (tail_whole && forward_whole && !head_only)
     compare (report);
-  return !report->forward->mapped_ram || hf_verify_layout (reader, report->forward, end, job, report, error);
+  return !report->forward->mapped_ram || verify_mapped (fd, reader, end, job, report, error);
 }
 
 /* One pass for both. */
@@ -131,7 +163,8 @@ verify_with_sums (HfImage *image, HfVerifyFlags flags, const HfStreamJob *job, H
 
   if (!sums)
     return FALSE;
-  if (image->kind != HF_IMAGE_ANY && !verify_structure (image->reader, image->start, image->end, flags, &silent, report, error))
+  if (image->kind != HF_IMAGE_ANY
+      && !verify_structure (image->fd, image->reader, image->start, image->end, flags, &silent, report, error))
     return FALSE;
   if (!hf_verify_sums_finish (sums, error))
     return FALSE;
@@ -148,7 +181,8 @@ hf_verify_image (HfImage *image, HfVerifyFlags flags, const HfStreamJob *job, Hf
   if (image->has_trailer && !(flags & HF_VERIFY_QUICK))
     done = verify_with_sums (image, flags, job, report, error);
   else
-    done = image->kind == HF_IMAGE_ANY || verify_structure (image->reader, image->start, image->end, flags, job, report, error);
+    done = image->kind == HF_IMAGE_ANY
+           || verify_structure (image->fd, image->reader, image->start, image->end, flags, job, report, error);
   if (done)
     *ret_report = g_steal_pointer (&report);
   return done;
@@ -160,7 +194,7 @@ hf_verify_end (int fd, guint64 start, guint64 end, GError **error)
   g_autoptr (HfReader) reader = hf_reader_new_fd (fd, end);
   g_autoptr (HfVerifyReport) report = report_new ();
 
-  if (!verify_structure (reader, start, end, HF_VERIFY_QUICK, NULL, report, error))
+  if (!verify_structure (fd, reader, start, end, HF_VERIFY_QUICK, NULL, report, error))
     return FALSE;
   if (report->n_problems == 0)
     return TRUE;
