@@ -160,7 +160,7 @@ hf_run_writer_get (HfRunWriter *writer, guint64 offset, guint8 *bytes, gsize len
     return FALSE;
   wait_for_older (writer, &wanted);
   /* Through the page cache: bytes need not be aligned. Linux writes back and drops what O_DIRECT goes past. */
-  return hf_pread_all (hf_save_file_fd (writer->file), bytes, length, offset, NULL, error);
+  return hf_pread_all (hf_save_file_fd (writer->file), bytes, length, offset, NULL, error) == 0;
 }
 
 gboolean

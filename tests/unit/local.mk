@@ -51,6 +51,10 @@ tests_unit_test_stream_feed_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 UNIT_TESTS += tests/unit/test-stream-mapped-ram
 tests_unit_test_stream_mapped_ram_SOURCES = tests/unit/test-stream-mapped-ram.c $(classic_stream)
 tests_unit_test_stream_mapped_ram_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+ram_model = tests/unit/ram-model.c tests/unit/ram-model.h $(classic_stream)
+UNIT_TESTS += tests/unit/test-stream-mapped-writer
+tests_unit_test_stream_mapped_writer_SOURCES = tests/unit/test-stream-mapped-writer.c $(ram_model)
+tests_unit_test_stream_mapped_writer_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 
 # Every public header compiles alone, and the umbrella with it.
 tests_unit_test_header_SOURCES = tests/unit/test-header.c
