@@ -15,6 +15,8 @@ libholdfast_stream_la_SOURCES += src/stream/save-file.h src/stream/status.h src/
 libholdfast_stream_la_SOURCES += src/stream/capture.h
 libholdfast_stream_la_SOURCES += src/stream/trailer.c src/stream/save-file.c src/stream/status.c src/stream/block-writer.c
 libholdfast_stream_la_SOURCES += src/stream/capture.c src/stream/input.c src/stream/input.h
+libholdfast_stream_la_SOURCES += src/stream/replay.c src/stream/output.c src/stream/output.h
+libholdfast_stream_la_SOURCES += src/stream/direct-io.c src/stream/direct-io.h
 
 # the walks
 libholdfast_stream_la_SOURCES += src/stream/reader.h src/stream/stream-map.h src/stream/image.h src/stream/verify.h
@@ -29,3 +31,4 @@ libholdfast_stream_la_SOURCES += src/stream/lost-pages.c src/stream/lost-pages.h
 libholdfast_stream_la_SOURCES += src/stream/feed.h src/stream/mapped-ram.h src/stream/mapped-writer.h src/stream/convert.h
 libholdfast_stream_la_SOURCES += src/stream/feed.c src/stream/mapped-ram.c src/stream/mapped-writer.c
 libholdfast_stream_la_SOURCES += src/stream/page-set.c src/stream/page-set.h src/stream/run-writer.c src/stream/run-writer.h
+libholdfast_stream_la_SOURCES += src/stream/convert.c
