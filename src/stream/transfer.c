@@ -22,6 +22,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 /* MAX_RW_COUNT of Linux: INT_MAX rounded down to a page of 4096 (read(2)). */
@@ -293,6 +294,16 @@ is_misaligned (HfTransfer *transfer)
   return (transfer->offset & mask) != 0;
 }
 
+/* Below the process' limit O_DIRECT may find a rest that it cannot write, and calls that EINVAL too. */
+static gboolean
+is_over_limit (const HfTransfer *transfer)
+{
+  struct rlimit limit;
+
+  return transfer->operation == HF_IO_WRITE && getrlimit (RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY
+         && (guint64)transfer->offset + transfer->wanted > limit.rlim_cur;
+}
+
 static HfTransferState
 failed_call (HfTransfer *transfer, int errnum, GError **error)
 {
@@ -306,6 +317,9 @@ failed_call (HfTransfer *transfer, int errnum, GError **error)
     return fail (transfer, error, HF_IO_ERROR_ARGUMENT,
                  "%s (errno %d): O_DIRECT, and offset, lengths or memory are not multiples of %u", g_strerror (errnum), errnum,
                  transfer->alignment);
+  if (errnum == EINVAL && get_alignment (transfer) > 1 && is_over_limit (transfer))
+    return fail (transfer, error, HF_IO_ERROR_FULL, "%s (errno %d): O_DIRECT across the limit of a file's size (RLIMIT_FSIZE)",
+                 g_strerror (errnum), errnum);
   if (errnum == ENOSPC || errnum == EDQUOT || errnum == EFBIG)
     code = HF_IO_ERROR_FULL;
   return fail (transfer, error, code, "%s (errno %d)", g_strerror (errnum), errnum);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The six positioned functions: the contract set on plain calls, the forms, and what HOLDFAST_FAIL does to them. */
+/*
+ * The six positioned functions: the contract set on plain calls, the forms, what HOLDFAST_FAIL does to them, and system calls
+ * that really return what is otherwise only acted.
+ */
 
 #include "config.h"
 
@@ -9,6 +12,8 @@
 #include "stream/transfer.h"
 
 #include <errno.h>
+#include <linux/seccomp.h>
+#include <seccomp.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -116,6 +121,105 @@ test_environment_read (void)
   close (fd);
 }
 
+/* --- a kernel that answers as it is told (seccomp_unotify(2)) --- */
+
+static gint answer;  /* atomic: what every other positioned call gives, a negative errno value or 0 */
+static gint n_asked; /* atomic */
+
+static gpointer
+answer_calls (gpointer data)
+{
+  static struct seccomp_notif *request;
+  static struct seccomp_notif_resp *response;
+  int *from = data, fd = -1;
+
+  g_assert_cmpint (read (*from, &fd, sizeof fd), ==, sizeof fd);
+  g_assert_cmpint (seccomp_notify_alloc (&request, &response), ==, 0);
+  for (;;) {
+    memset (request, 0, sizeof *request);
+    if (seccomp_notify_receive (fd, request) != 0)
+      continue;
+    memset (response, 0, sizeof *response);
+    response->id = request->id;
+    if (g_atomic_int_add (&n_asked, 1) % 2)
+      response->flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+    else
+      response->error = g_atomic_int_get (&answer);
+    seccomp_notify_respond (fd, response);
+  }
+  return NULL;
+}
+
+/* From now on this thread's positioned calls are answered by another, which is not bound by the filter. */
+static void
+ask_for_answers (void)
+{
+  static const int calls[] = { SCMP_SYS (pread64), SCMP_SYS (pwrite64), SCMP_SYS (preadv), SCMP_SYS (pwritev) };
+  static int ends[2];
+  scmp_filter_ctx filter = seccomp_init (SCMP_ACT_ALLOW);
+  int fd;
+
+  g_assert_cmpint (pipe (ends), ==, 0);
+  g_thread_unref (g_thread_new ("answers", answer_calls, &ends[0]));
+  for (guint i = 0; i < G_N_ELEMENTS (calls); i++)
+    g_assert_cmpint (seccomp_rule_add (filter, SCMP_ACT_NOTIFY, calls[i], 0), ==, 0);
+  g_assert_cmpint (seccomp_load (filter), ==, 0);
+  fd = dup (seccomp_notify_fd (filter));
+  g_assert_cmpint (fd, >=, 0);
+  seccomp_release (filter);
+  g_assert_cmpint (write (ends[1], &fd, sizeof fd), ==, sizeof fd);
+}
+
+/* The system call itself gives EINTR, EAGAIN, an error, or 0 with an errno that is left over from before. */
+static void
+test_kernel_answers (void)
+{
+  static const struct {
+    int answer;
+    int result;
+    HfIoError code; /* of a write */
+    guint asked;    /* for one transfer */
+  } cases[] = {
+    { -EINTR, 0, 0, 2 },
+    { -EAGAIN, 0, 0, 2 },
+    { -EIO, -1, HF_IO_ERROR_FAILED, 1 },
+    { -ENOSPC, -1, HF_IO_ERROR_FULL, 1 },
+    { 0, -1, HF_IO_ERROR_STUCK, 1 },
+  };
+  int fd;
+
+  if (contract_parent ())
+    return;
+  fd = contract_file (100, FALSE);
+  ask_for_answers ();
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autoptr (GError) error = NULL;
+    guint8 bytes[20] = { 0 };
+    struct iovec iov[] = { { bytes, 7 }, { bytes + 7, 13 } };
+    gsize done = 99;
+
+    g_atomic_int_set (&answer, cases[i].answer);
+    g_atomic_int_set (&n_asked, 0);
+    errno = EINTR; /* if this were looked at after a 0, it would be repeated */
+    g_assert_cmpint (hf_pwrite_all (fd, "0123456789", 10, 50, &done, &error), ==, cases[i].result);
+    g_assert_cmpuint (g_atomic_int_get (&n_asked), ==, cases[i].asked);
+    g_assert_cmpuint (done, ==, cases[i].result == 0 ? 10 : 0);
+    g_assert_true ((error != NULL) == (cases[i].result < 0));
+    if (error)
+      g_assert_error (error, HF_IO_ERROR, (int)cases[i].code);
+    g_clear_error (&error);
+
+    g_atomic_int_set (&n_asked, 0);
+    g_assert_cmpint (hf_preadv_all (fd, iov, 2, 0, &done, &error), ==, cases[i].result);
+    g_assert_cmpuint (g_atomic_int_get (&n_asked), ==, cases[i].asked);
+    for (guint k = 0; k < done; k++)
+      g_assert_cmphex (bytes[k], ==, pattern (k));
+    if (cases[i].answer == 0)
+      g_assert_error (error, HF_IO_ERROR, HF_IO_ERROR_EOF);
+  }
+  close (fd);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -127,5 +231,6 @@ main (int argc, char **argv)
   g_test_add_func ("/positioned/partial-end", test_partial_end);
   g_test_add_func ("/positioned/environment", test_environment);
   g_test_add_func ("/positioned/environment-read", test_environment_read);
+  g_test_add_func ("/positioned/kernel-answers", test_kernel_answers);
   return g_test_run ();
 }
