@@ -47,6 +47,11 @@ UNIT_TESTS += tests/unit/test-stream-replay
 tests_unit_test_stream_replay_SOURCES = tests/unit/test-stream-replay.c $(qemu_stream)
 tests_unit_test_stream_replay_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 
+# src/stream: the walks
+UNIT_TESTS += tests/unit/test-stream-reader tests/unit/test-stream-image
+tests_unit_test_stream_reader_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+tests_unit_test_stream_image_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+
 classic_stream = tests/unit/classic-stream.c tests/unit/classic-stream.h
 UNIT_TESTS += tests/unit/test-stream-feed
 tests_unit_test_stream_feed_SOURCES = tests/unit/test-stream-feed.c $(classic_stream)
