@@ -17,8 +17,9 @@
  *   failures DISK                    ok NUMBER:ERRNO:MS ..., the first of them
  *   uptime                           ok MS
  *
- * Threads: one reads the commands; one for each disk writes and owns its Writer, which the other reads under the lock. Times are
- * of the guest's monotonic clock, which stands still while the VM is stopped.
+ * Threads: one reads the commands; one for each disk writes and owns its Writer, which the other reads under the lock; one counts
+ * ticks, which are as few as the processor time that the guest gets. Times are of the guest's monotonic clock, which stands still
+ * while the VM is stopped.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -43,6 +44,7 @@
 #define DISKS_MAX 8
 #define BLOCK 512
 #define PERIOD_MS 10
+#define TICK_MS 20
 #define FAILURES_MAX 64
 #define DATA_MAX 8192
 #define BOOT_LIMIT_MS 60000
@@ -58,7 +60,7 @@ typedef struct {
   pthread_t thread;
   pthread_mutex_t lock;
   bool running, started;
-  uint64_t next, begin_ms;
+  uint64_t next, begin_ms, begin_ticks;
   uint64_t n_good, n_failed, last_good, last_good_ms;
   uint64_t last_ms, longest_ms; /* longest: between two of them, good or not */
   Failed last_failed, failures[FAILURES_MAX];
@@ -67,6 +69,7 @@ typedef struct {
 static Writer disks[DISKS_MAX];
 static int n_disks;
 static FILE *line_out;
+static _Atomic uint64_t n_ticks;
 
 static uint64_t
 now_ms (void)
@@ -75,6 +78,15 @@ now_ms (void)
 
   clock_gettime (CLOCK_MONOTONIC, &t);
   return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static void *
+count_ticks (void *data)
+{
+  (void)data;
+  for (;; n_ticks++)
+    usleep (TICK_MS * 1000);
+  return NULL;
 }
 
 /* ---- the writer ---- */
@@ -132,6 +144,7 @@ start_writer (Writer *w, uint64_t number)
 {
   w->next = number;
   w->begin_ms = w->last_ms = now_ms ();
+  w->begin_ticks = n_ticks;
   w->n_good = w->n_failed = w->last_good = w->last_good_ms = w->longest_ms = 0;
   w->last_failed = (Failed){ 0 };
   w->running = w->started = true;
@@ -165,9 +178,9 @@ print_writer (Writer *w)
   pthread_mutex_lock (&w->lock);
   answer ("ok next=%" PRIu64 " good=%" PRIu64 " failed=%" PRIu64 " last_good=%" PRIu64 " begin_ms=%" PRIu64
           " last_good_ms=%" PRIu64 " longest_ms=%" PRIu64 " last_failed=%" PRIu64 " last_failed_ms=%" PRIu64
-          " last_errno=%d now_ms=%" PRIu64,
+          " last_errno=%d now_ms=%" PRIu64 " ticks=%" PRIu64,
           w->next, w->n_good, w->n_failed, w->last_good, w->begin_ms, w->last_good_ms, w->longest_ms, w->last_failed.number,
-          w->last_failed.ms, w->last_failed.error, now_ms ());
+          w->last_failed.ms, w->last_failed.error, now_ms (), n_ticks - w->begin_ticks);
   pthread_mutex_unlock (&w->lock);
 }
 
@@ -412,6 +425,7 @@ main (void)
   char line[256];
   FILE *in;
   int tty;
+  pthread_t ticker;
 
   mkdir ("/proc", 0755);
   mkdir ("/sys", 0755);
@@ -429,6 +443,7 @@ main (void)
   tcsetattr (tty, TCSANOW, &terminal);
   in = fdopen (tty, "r");
   line_out = fdopen (dup (tty), "w");
+  pthread_create (&ticker, NULL, count_ticks, NULL);
   answer ("ready %d", n_disks);
   while (fgets (line, sizeof line, in) != NULL) {
     line[strcspn (line, "\r\n")] = '\0';

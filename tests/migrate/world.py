@@ -28,6 +28,8 @@ ALL_REGISTRANTS = (7, 8)
 TYPES = (1, 3, 5, 6, 7, 8)
 EBADE = 52  # what a writer in the guest gets for RESERVATION CONFLICT
 RATE = 20   # writes a second, at least
+TICKS = 40  # a second, of a guest that gets its processor's time; it tries to make 50
+STARVED_MAX = 4  # less of it is excused no more
 MEGABYTES = 64
 BOOT_LIMIT = 150
 LOOK_INSIDE = 0.1  # between two questions to the guest, which has to do something else: an answer on its serial line is hard work
@@ -325,9 +327,11 @@ class World:
         # How much of the time for which the VM was stopped its clock has counted is known only to be at most its longest pause.
         stopped = min(self.stopped_ms, self.n_stops * stat["longest_ms"])
         seconds = (stat["now_ms"] - stat["begin_ms"] - stopped) / 1000
-        attempts = stat["good"] + stat["failed"]
-        self.note(f"{attempts / max(seconds, 0.001):.0f} writes a second")
-        check(attempts >= RATE * seconds, f"the guest made {attempts} writes in {seconds:.1f} s, fewer than {RATE} a second", stat)
+        attempts, ticks = stat["good"] + stat["failed"], stat["ticks"]
+        self.note(f"{attempts / max(seconds, 0.001):.0f} writes and {ticks / max(seconds, 0.001):.0f} ticks a second")
+        # On a machine that is busy with other things the guest can do less, whatever a helper does.
+        starved = min(max(TICKS * seconds / max(ticks, 1), 1), STARVED_MAX)
+        check(attempts * starved >= RATE * seconds, f"the guest made {attempts} writes and {ticks} ticks in {seconds:.1f} s", stat)
         self._check_numbers(disk, stat, failures)
         return stat, failures
 
