@@ -18,11 +18,10 @@
 
 #include "stream/block-writer.h"
 
+#include "stream/direct-io.h"
 #include "stream/trailer.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define BLOCK ((gsize)HF_TRAILER_BLOCK_SIZE)
 #define SLOTS 16u
@@ -61,21 +60,6 @@ report (HfBlockWriter *writer, GError **error)
   return writer->error == NULL;
 }
 
-static guint8 *
-map_memory (GError **error)
-{
-  guint8 *memory = mmap (NULL, SLOTS * BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-  if (memory == MAP_FAILED) {
-    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "memory for %u blocks: %s", SLOTS, g_strerror (errno));
-    return NULL;
-  }
-  /* A fork while direct I/O runs on private memory may lose it (open(2)). Large pages are cheaper to pin; neither may fail us. */
-  (void)madvise (memory, SLOTS * BLOCK, MADV_DONTFORK);
-  (void)madvise (memory, SLOTS * BLOCK, MADV_HUGEPAGE);
-  return memory;
-}
-
 HfBlockWriter *
 hf_block_writer_new (HfSaveFile *file, guint64 start, HfEngineKind kind, GError **error)
 {
@@ -84,7 +68,7 @@ hf_block_writer_new (HfSaveFile *file, guint64 start, HfEngineKind kind, GError 
   writer->file = file;
   writer->start = writer->position = start;
   writer->checksums = g_array_new (FALSE, FALSE, sizeof (guint64));
-  writer->memory = map_memory (error);
+  writer->memory = hf_direct_memory_new (SLOTS * BLOCK, error);
   if (!writer->memory)
     return NULL;
   writer->engine = hf_engine_new (kind, SLOTS + PARTS, SLOTS * BLOCK, error);
@@ -105,8 +89,7 @@ hf_block_writer_free (HfBlockWriter *writer)
     return;
   /* First: it may still be reading the memory. */
   hf_engine_free (writer->engine);
-  if (writer->memory)
-    munmap (writer->memory, SLOTS * BLOCK);
+  hf_direct_memory_free (writer->memory, SLOTS * BLOCK);
   g_array_unref (writer->checksums);
   g_clear_error (&writer->error);
   g_free (writer);

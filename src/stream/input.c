@@ -6,14 +6,13 @@
  * Theory of operation: what has a file position is read by position, whole blocks at a time, directly if file offset and memory
  * are aligned. Everything else is polled together with the interrupt and read when it is ready; its flags are those of whoever
  * gave it to us, and others may have it too, so it is not made non-blocking.
- *
- * If most of a file's pages are in the page cache, copying them is faster than the disk, and a direct read of dirty pages would
- * write them first: then it is read as usual. A few pages, evenly spread, are asked for (mincore(2)).
  */
 
 #include "config.h"
 
 #include "stream/input.h"
+
+#include "stream/direct-io.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,19 +20,16 @@
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define PIPE_SIZE (1 << 20)
-/* The page cache's unit and enough for every device: what is not aligned so is read through the cache. */
-#define ALIGNMENT 4096u
-#define SAMPLES 64u
 
 struct _HfInput {
   int fd;
   gboolean positioned; /* a regular file */
   int direct_fd;       /* -1: none */
+  guint alignment;     /* of direct_fd */
   guint64 position;
   guint64 total;
 };
@@ -43,36 +39,6 @@ fail_errno (GError **error, int saved_errno, const char *step)
 {
   g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "%s: %s", step, g_strerror (saved_errno));
   return FALSE;
-}
-
-/* Is at least half of these bytes in the page cache? */
-static gboolean
-is_cached (int fd, guint64 start, guint64 length)
-{
-  gsize page = (gsize)sysconf (_SC_PAGESIZE);
-  guint cached = 0;
-
-  for (guint i = 0; i < SAMPLES; i++) {
-    guint64 offset = (start + length / SAMPLES * i) / page * page;
-    unsigned char present = 0;
-    void *memory = mmap (NULL, page, PROT_READ, MAP_SHARED, fd, (off_t)offset);
-
-    if (memory == MAP_FAILED)
-      return TRUE;
-    if (mincore (memory, page, &present) == 0)
-      cached += present & 1;
-    munmap (memory, page);
-  }
-  return cached * 2 >= SAMPLES;
-}
-
-/* -1 if it cannot be had; then the page cache will do. */
-static int
-open_direct (int fd)
-{
-  g_autofree char *name = g_strdup_printf ("/proc/self/fd/%d", fd);
-
-  return open (name, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOCTTY);
 }
 
 static gboolean
@@ -85,8 +51,7 @@ start_positioned (HfInput *input, const struct stat *st, GError **error)
   input->positioned = TRUE;
   input->position = (guint64)position;
   input->total = position < st->st_size ? (guint64)(st->st_size - position) : 0;
-  if (input->total >= PIPE_SIZE && !is_cached (input->fd, input->position, input->total))
-    input->direct_fd = open_direct (input->fd);
+  input->direct_fd = hf_direct_open_to_read (input->fd, input->position, input->total, &input->alignment);
   (void)posix_fadvise (input->fd, position, 0, POSIX_FADV_SEQUENTIAL);
   return TRUE;
 }
@@ -143,10 +108,10 @@ fail_interrupted (GError **error)
 static gboolean
 read_positioned (HfInput *input, guint8 *buffer, gsize size, gsize *ret_length, GError **error)
 {
-  gboolean aligned = input->position % ALIGNMENT == 0 && (uintptr_t)buffer % ALIGNMENT == 0 && size >= ALIGNMENT;
-  gboolean direct = input->direct_fd >= 0 && aligned;
+  gsize unit = input->alignment;
+  gboolean direct = input->direct_fd >= 0 && input->position % unit == 0 && (uintptr_t)buffer % unit == 0 && size >= unit;
   g_autoptr (GError) cause = NULL;
-  gsize wanted = direct ? size - size % ALIGNMENT : size;
+  gsize wanted = direct ? size - size % unit : size;
   int rc = hf_pread_all_eof (direct ? input->direct_fd : input->fd, buffer, wanted, (gint64)input->position, ret_length, &cause);
 
   /* The end of the file is the end of the input, wherever it is. */

@@ -20,6 +20,7 @@
 
 #include "base/fail.h"
 #include "base/file-sync.h"
+#include "stream/direct-io.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +30,6 @@
 #include <unistd.h>
 
 #define ALIGNMENT_MIN 4096u
-#define ALIGNMENT_MAX 65536u
 #define COPY_SIZE (1u << 20)
 /* Each round lost means that another writer came by; so many of them is no accident. */
 #define ROUNDS_MAX 1000
@@ -179,25 +179,6 @@ open_again (const HfSaveFile *file, int more_flags)
   return -1;
 }
 
-/* What O_DIRECT asks for here; 0: it cannot be done. */
-static guint
-ask_alignment (int fd)
-{
-  guint alignment = MAX (ALIGNMENT_MIN, (guint)sysconf (_SC_PAGESIZE));
-#ifdef STATX_DIOALIGN
-  struct statx st;
-
-  if (statx (fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &st) == 0 && (st.stx_mask & STATX_DIOALIGN) != 0) {
-    if (st.stx_dio_offset_align == 0)
-      return 0;
-    alignment = MAX (alignment, MAX (st.stx_dio_offset_align, st.stx_dio_mem_align));
-  }
-#else
-  (void)fd;
-#endif
-  return alignment <= ALIGNMENT_MAX && (alignment & (alignment - 1)) == 0 ? alignment : 0;
-}
-
 /* A file system that has no O_DIRECT (tmpfs: EINVAL) is no error. */
 static gboolean
 open_writers (HfSaveFile *file, GError **error)
@@ -211,7 +192,7 @@ open_writers (HfSaveFile *file, GError **error)
   file->direct_fd = open_again (file, O_DIRECT);
   if (file->direct_fd < 0)
     return errno == ESTALE ? fail_errno (error, errno, "open the .partial with O_DIRECT") : TRUE;
-  file->alignment = ask_alignment (file->direct_fd);
+  file->alignment = hf_direct_alignment (file->direct_fd);
   if (file->alignment == 0) {
     close (file->direct_fd);
     file->direct_fd = -1;
