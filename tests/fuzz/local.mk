@@ -36,6 +36,11 @@ tests_fuzz_fuzz_vm_image_SOURCES = tests/fuzz/fuzz-vm-image.c $(FUZZ_MAIN)
 tests_fuzz_fuzz_vm_image_LDFLAGS = $(FUZZ_LINKFLAGS)
 tests_fuzz_fuzz_vm_image_LDADD = libholdfast-prhelper.la $(GLIB_LIBS)
 
+FUZZERS += tests/fuzz/fuzz-trailer
+tests_fuzz_fuzz_trailer_SOURCES = tests/fuzz/fuzz-trailer.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_trailer_LDFLAGS = $(FUZZ_LINKFLAGS)
+tests_fuzz_fuzz_trailer_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+
 if ENABLE_FUZZERS
 # All of the tree counts its branches for libFuzzer; only the targets are linked with its main.
 AM_CFLAGS += -fsanitize=fuzzer-no-link
