@@ -25,6 +25,11 @@ libholdfast_cli_la_SOURCES = \
   src/cli/verb-pr.c \
   src/cli/verb-save.c \
   src/cli/verb-status.c \
+  src/cli/verb-stream.c src/cli/verb-stream.h \
+  src/cli/verb-stream-capture.c \
+  src/cli/verb-stream-inspect.c \
+  src/cli/verb-stream-replay.c \
+  src/cli/verb-stream-verify.c \
   src/cli/block-io.c src/cli/block-io.h \
   src/cli/selftest.c src/cli/selftest.h src/cli/verb-selftest.c \
   src/cli/doctor-nodes.c src/cli/doctor-nodes.h \
@@ -38,7 +43,7 @@ holdfast_LDADD = libholdfast-cli.la $(GLIB_LIBS)
 
 dist_man_MANS += \
   doc/holdfast.1 doc/holdfast-access.1 doc/holdfast-batch.1 doc/holdfast-doctor.1 doc/holdfast-inspect.1 doc/holdfast-load.1 \
-  doc/holdfast-pr.1 doc/holdfast-save.1 doc/holdfast-selftest.1 doc/holdfast-status.1
+  doc/holdfast-pr.1 doc/holdfast-save.1 doc/holdfast-selftest.1 doc/holdfast-status.1 doc/holdfast-stream.1
 
 # bash-completion looks for a file with the name of the program.
 bashcompletiondir = $(datadir)/bash-completion/completions
@@ -52,13 +57,15 @@ uninstall-local:
 UNIT_TESTS_CLI = tests/unit/test-cli tests/unit/test-doctor-rules
 tests_unit_test_cli_LDADD = libholdfast-cli.la tests/model/libspc-model.la $(JSON_LIBS) $(GLIB_LIBS)
 tests_unit_test_doctor_rules_LDADD = libholdfast-cli.la $(JSON_LIBS) $(GLIB_LIBS)
-UNIT_TESTS_CLI += tests/unit/test-stream-progress tests/unit/test-stream-reservations
+UNIT_TESTS_CLI += tests/unit/test-stream-progress tests/unit/test-stream-reservations tests/unit/test-cli-stream
+tests_unit_test_cli_stream_SOURCES = tests/unit/test-cli-stream.c tests/fake/qemu-stream.c tests/fake/qemu-stream.h
+tests_unit_test_cli_stream_LDADD = libholdfast-cli.la tests/model/libspc-model.la $(JSON_LIBS) $(GLIB_LIBS)
 tests_unit_test_stream_progress_LDADD = libholdfast-cli.la $(GLIB_LIBS)
 tests_unit_test_stream_reservations_LDADD = libholdfast-cli.la $(GLIB_LIBS)
 check_PROGRAMS += $(UNIT_TESTS_CLI)
 # The last one has QEMU, a bus, helpers and the stand-in of tests/protocol.
-TESTS += $(UNIT_TESTS_CLI) tests/cli/test-program tests/cli/test-completion tests/cli/test-doctor
-dist_check_SCRIPTS += tests/cli/test-program tests/cli/test-completion tests/cli/test-doctor
+TESTS += $(UNIT_TESTS_CLI) tests/cli/test-program tests/cli/test-completion tests/cli/test-doctor tests/cli/test-stream
+dist_check_SCRIPTS += tests/cli/test-program tests/cli/test-completion tests/cli/test-doctor tests/cli/test-stream
 
 # The example of doc/, with nothing but the public headers and the shared library.
 check_PROGRAMS += doc/example

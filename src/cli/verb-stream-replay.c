@@ -220,7 +220,8 @@ hf_stream_convert (HfRun *run, char **argv, GError **error)
     g_autofree char *shown = hf_printable (words.files[1]);
     g_string_append_printf (run->text, "%s: %s\n", shown, words.to);
   } else {
-    hf_stream_report_error (run, image ? NULL : words.files[0], failure);
+    g_autofree char *both = g_strdup_printf ("%s to %s", words.files[0], words.files[1]);
+    hf_stream_report_error (run, image ? both : words.files[0], failure);
   }
   return TRUE;
 }

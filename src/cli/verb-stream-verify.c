@@ -30,7 +30,8 @@ parse_verify (HfRun *run, char **argv, VerifyWords *words, GError **error)
 {
   const GOptionEntry entries[] = {
     { "offset", 0, 0, G_OPTION_ARG_STRING, &words->offset, "The stream begins so far into FILE", "BYTES" },
-    { "any", 0, 0, G_OPTION_ARG_NONE, &words->any, "FILE need not be a stream of QEMU: only checksums are tested then", NULL },
+    { "any", 0, 0, G_OPTION_ARG_NONE, &words->any, "FILE need not be a stream of QEMU; of what is none checksums are tested",
+      NULL },
     { "quick", 0, 0, G_OPTION_ARG_NONE, &words->quick, "Structure only: neither checksums nor each page of a classic stream",
       NULL },
     HF_STREAM_PROGRESS_ENTRY (&words->progress),

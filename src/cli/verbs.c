@@ -16,6 +16,7 @@ const HfVerb hf_verbs[] = {
   { "doctor", "check a running VM for what would go wrong in a migration", hf_verb_doctor },
   { "access", "try a read and a write", hf_verb_access },
   { "selftest", "qualify a target with the move matrix", hf_verb_selftest },
+  { "stream", "carry the state of a VM through a file", hf_verb_stream },
   { "batch", "run one verb per line", hf_verb_batch },
   { NULL, NULL, NULL },
 };
