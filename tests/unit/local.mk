@@ -51,6 +51,9 @@ tests_unit_test_stream_replay_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 UNIT_TESTS += tests/unit/test-stream-reader tests/unit/test-stream-image
 tests_unit_test_stream_reader_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 tests_unit_test_stream_image_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+UNIT_TESTS += tests/unit/test-stream-walks
+tests_unit_test_stream_walks_SOURCES = tests/unit/test-stream-walks.c $(qemu_stream)
+tests_unit_test_stream_walks_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 
 classic_stream = tests/unit/classic-stream.c tests/unit/classic-stream.h
 UNIT_TESTS += tests/unit/test-stream-feed
@@ -63,6 +66,9 @@ ram_model = tests/unit/ram-model.c tests/unit/ram-model.h $(classic_stream)
 UNIT_TESTS += tests/unit/test-stream-mapped-writer
 tests_unit_test_stream_mapped_writer_SOURCES = tests/unit/test-stream-mapped-writer.c $(ram_model)
 tests_unit_test_stream_mapped_writer_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+UNIT_TESTS += tests/unit/test-stream-convert
+tests_unit_test_stream_convert_SOURCES = tests/unit/test-stream-convert.c $(ram_model)
+tests_unit_test_stream_convert_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 
 # Every public header compiles alone, and the umbrella with it.
 tests_unit_test_header_SOURCES = tests/unit/test-header.c
