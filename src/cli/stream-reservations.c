@@ -137,9 +137,31 @@ read_entry (HfVmstate *vmstate, Cursor *cursor, GError **error)
   return read_record (cursor->reader, entry, error);
 }
 
+/* QEMU writes as many bytes as its buffer has (g_memory_output_stream_get_size in backends/dbus-vmstate.c), a power of two that
+   was filled with zeros. No entry begins with four of them, because an id is not empty. */
+static gboolean
+is_padding (const Cursor *cursor, gboolean *ret, GError **error)
+{
+  guint8 piece[4096];
+
+  *ret = FALSE;
+  for (guint64 offset = cursor->offset; offset < cursor->end; offset += sizeof piece) {
+    gsize length = (gsize)MIN (cursor->end - offset, sizeof piece);
+
+    if (!hf_reader_get (cursor->reader, offset, piece, length, error))
+      return FALSE;
+    for (gsize i = 0; i < length; i++)
+      if (piece[i] != 0)
+        return TRUE;
+  }
+  *ret = TRUE;
+  return TRUE;
+}
+
 static gboolean
 read_entries (HfVmstate *vmstate, Cursor *cursor, GError **error)
 {
+  gboolean padding;
   guint32 size;
 
   if (!take_be32 (cursor, "the size", &size, error))
@@ -152,6 +174,10 @@ read_entries (HfVmstate *vmstate, Cursor *cursor, GError **error)
   if (!take_be32 (cursor, "the number of entries", &vmstate->declared, error))
     return FALSE;
   while (cursor->offset < cursor->end) {
+    if (!is_padding (cursor, &padding, error))
+      return FALSE;
+    if (padding)
+      return TRUE;
     if (vmstate->entries->len == MIN (vmstate->declared, HF_VMSTATE_ENTRIES_MAX)) {
       g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_MALFORMED, "%" G_GUINT64_FORMAT " bytes are left behind %u entries",
                    cursor->end - cursor->offset, vmstate->entries->len);
