@@ -147,9 +147,10 @@ def write_fails(runner, rule):
 
 
 def file_too_large(runner):
-    """The limit of the file's size is reached on the way. (A full file system looks the same to QEMU.)"""
+    """The limit of the file's size is reached when all pages are written and the devices are not."""
     qemu, path = runner.world.guest("10", prefix=["env", "--ignore-signal=XFSZ"]), runner.path("vm")
-    resource.prlimit(qemu.pid, resource.RLIMIT_FSIZE, (64 << 20, 64 << 20))
+    limit = os.path.getsize(runner.world.mapped()) - 20000
+    resource.prlimit(qemu.pid, resource.RLIMIT_FSIZE, (limit, limit))
     qemu.capabilities("mapped-ram")
     qemu.set(max_bandwidth=1 << 40)
     qemu.qmp("migrate", uri=f"file:{path}")
