@@ -18,7 +18,8 @@ typedef struct {
   HfStreamMap *map;
   guint64 position; /* of the next byte */
   guint64 limit;    /* what is read now ends here: end, or the EOF byte once that is known */
-  guint64 told;     /* the position that the job was told last */
+  gboolean footers_known;
+  guint64 told; /* the position that the job was told last */
 
   /* RAM */
   guint32 page_size;

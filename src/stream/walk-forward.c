@@ -368,8 +368,9 @@ static gboolean
 finish_section (HfForward *forward, HfStreamSection *section, GError **error)
 {
   section->body_length = forward->position - section->body_offset;
-  if (forward->map->sections->len == 0 && !peek (forward, TYPE_FOOTER, &forward->map->footers, error))
+  if (!forward->footers_known && !peek (forward, TYPE_FOOTER, &forward->map->footers, error))
     return FALSE;
+  forward->footers_known = TRUE;
   if (forward->map->footers && !take_footer (forward, section, error))
     return FALSE;
   section->length = forward->position - section->offset;
@@ -449,13 +450,21 @@ static const struct {
   { TYPE_FULL, take_full },
 };
 
-/* What QEMU writes into files: migration/savevm.c there. The first comes with dirty bitmaps, which may go on in postcopy. */
+/* What QEMU writes into files: migration/savevm.c there. The first comes with dirty bitmaps, which may go on in postcopy; it must
+   be the first of all. */
 static const struct {
   guint16 command, length_max;
+  gboolean in_ram; /* between START and END, else before everything */
 } commands[] = {
-  { 0x03, 16 }, /* POSTCOPY_ADVISE */
-  { 0x0b, 0 },  /* SWITCHOVER_START */
+  { 0x03, 16, FALSE }, /* POSTCOPY_ADVISE */
+  { 0x0b, 0, TRUE },   /* SWITCHOVER_START */
 };
+
+static gboolean
+is_place_of_command (const HfStreamMap *map, gboolean in_ram)
+{
+  return in_ram ? map->ram_start_seen && !map->ram_end_seen : map->sections->len == 0;
+}
 
 /* COMMAND has no footer. */
 static gboolean
@@ -468,9 +477,10 @@ take_command (HfForward *forward, HfStreamSection *section, GError **error)
   for (gsize i = 0; i < G_N_ELEMENTS (commands); i++) {
     if (commands[i].command != command)
       continue;
-    if (length > commands[i].length_max)
-      return hf_forward_malformed (error, "command 0x%02x at offset %" G_GUINT64_FORMAT " has %u bytes of data", command,
-                                   section->offset, length);
+    if (length > commands[i].length_max || !is_place_of_command (forward->map, commands[i].in_ram))
+      return hf_forward_malformed (error,
+                                   "command 0x%02x with %u bytes of data at offset %" G_GUINT64_FORMAT " does not belong there",
+                                   command, length, section->offset);
     section->body_offset = forward->position;
     section->body_length = length;
     section->length = forward->position + length - section->offset;

@@ -456,6 +456,7 @@ reverse (GPtrArray *array)
 typedef struct {
   const guint8 *bytes;
   gsize length;
+  gboolean cut; /* more was wanted than there is */
 } Rest;
 
 /* The next n bytes; NULL: there are not as many. */
@@ -464,7 +465,8 @@ take (Rest *rest, gsize n)
 {
   const guint8 *bytes = rest->bytes;
 
-  if (n > rest->length)
+  rest->cut |= n > rest->length;
+  if (rest->cut)
     return NULL;
   rest->bytes += n;
   rest->length -= n;
@@ -571,26 +573,30 @@ read_start (Tail *tail, GError **error)
 {
   gsize length = (gsize)MIN (CONFIGURATION_MAX, tail->end - tail->start);
   g_autofree guint8 *bytes = g_malloc (MAX (length, 1));
-  Rest rest = { bytes, length };
+  Rest rest = { .bytes = bytes, .length = length };
   const guint8 *header;
+  gboolean known;
 
   if (!hf_reader_get (tail->reader, tail->start, bytes, length, error))
     return FALSE;
   header = take (&rest, 8);
-  if (!header) {
-    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE, "the stream ends at offset %" G_GUINT64_FORMAT, tail->end);
-    return FALSE;
-  }
-  if (memcmp (header, "QEVM", 4) != 0)
+  if (header && memcmp (header, "QEVM", 4) != 0)
     return malformed (error, "no QEMU stream begins at offset %" G_GUINT64_FORMAT, tail->start);
-  if (hf_get_be32 (header + 4) != STREAM_VERSION) {
+  if (header && hf_get_be32 (header + 4) != STREAM_VERSION) {
     g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED, "the stream has version %u, known is %u",
                  hf_get_be32 (header + 4), STREAM_VERSION);
     return FALSE;
   }
-  if (!take_configuration (tail->map, &rest))
-    return malformed (error, "what should be CONFIGURATION is none, before offset %" G_GUINT64_FORMAT, tail->end - rest.length);
-  return TRUE;
+  known = header && take_configuration (tail->map, &rest);
+  if (known && (rest.length > 0 || length < tail->end - tail->start))
+    return TRUE;
+  if ((known || rest.cut) && length == tail->end - tail->start) {
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE,
+                 "the stream ends at offset %" G_GUINT64_FORMAT ", in or behind its CONFIGURATION", tail->end);
+    return FALSE;
+  }
+  return malformed (error, "at offset %" G_GUINT64_FORMAT " ends what should be CONFIGURATION and is none",
+                    tail->start + (guint64)(rest.bytes - bytes));
 }
 
 static gboolean
