@@ -54,6 +54,9 @@ tests_unit_test_stream_image_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 UNIT_TESTS += tests/unit/test-stream-walks
 tests_unit_test_stream_walks_SOURCES = tests/unit/test-stream-walks.c $(qemu_stream)
 tests_unit_test_stream_walks_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+UNIT_TESTS += tests/unit/test-stream-verify
+tests_unit_test_stream_verify_SOURCES = tests/unit/test-stream-verify.c $(qemu_stream)
+tests_unit_test_stream_verify_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 
 classic_stream = tests/unit/classic-stream.c tests/unit/classic-stream.h
 UNIT_TESTS += tests/unit/test-stream-feed
