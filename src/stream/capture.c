@@ -58,10 +58,23 @@ typedef struct {
 
 /* Plain: the stream as it is, and a trailer. */
 
+/* A feed without this takes XBZRLE for something that its user cannot do. */
+static gboolean
+pass_xbzrle (guint block, guint64 offset, const guint8 *encoded, gsize length, gpointer data, GError **error)
+{
+  (void)block;
+  (void)offset;
+  (void)encoded;
+  (void)length;
+  (void)data;
+  (void)error;
+  return TRUE;
+}
+
 static gboolean
 open_plain (Capture *capture, GError **error)
 {
-  static const HfFeedEvents silent;
+  static const HfFeedEvents silent = { .xbzrle = pass_xbzrle };
 
   capture->blocks = hf_block_writer_new (capture->file, capture->options->offset, capture->options->engine, error);
   if (capture->blocks && !capture->options->any)

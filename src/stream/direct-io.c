@@ -41,9 +41,23 @@ hf_direct_alignment (int fd)
   return alignment <= ALIGNMENT_MAX && (alignment & (alignment - 1)) == 0 ? alignment : 0;
 }
 
-/* A few pages, evenly spread, stand for all. */
-static gboolean
-is_cached (int fd, guint64 start, guint64 length)
+int
+hf_direct_open_to_read (int fd, guint *ret_alignment)
+{
+  g_autofree char *name = g_strdup_printf ("/proc/self/fd/%d", fd);
+  int direct = open (name, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOCTTY);
+
+  if (direct < 0)
+    return -1;
+  *ret_alignment = hf_direct_alignment (direct);
+  if (*ret_alignment != 0)
+    return direct;
+  close (direct);
+  return -1;
+}
+
+gboolean
+hf_direct_is_cached (int fd, guint64 start, guint64 length)
 {
   gsize page = (gsize)sysconf (_SC_PAGESIZE);
   guint cached = 0;
@@ -60,24 +74,6 @@ is_cached (int fd, guint64 start, guint64 length)
     munmap (memory, page);
   }
   return cached * 2 >= SAMPLES;
-}
-
-int
-hf_direct_open_to_read (int fd, guint64 start, guint64 length, guint *ret_alignment)
-{
-  g_autofree char *name = g_strdup_printf ("/proc/self/fd/%d", fd);
-  int direct;
-
-  if (length == 0 || is_cached (fd, start, length))
-    return -1;
-  direct = open (name, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOCTTY);
-  if (direct < 0)
-    return -1;
-  *ret_alignment = hf_direct_alignment (direct);
-  if (*ret_alignment != 0)
-    return direct;
-  close (direct);
-  return -1;
 }
 
 guint8 *

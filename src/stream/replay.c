@@ -89,7 +89,8 @@ open_engine (Replay *replay, GError **error)
     return FALSE;
   for (guint i = 0; i < replay->n_slots; i++)
     replay->slots[i].memory = replay->memory + (gsize)i * block;
-  replay->direct_fd = hf_direct_open_to_read (image->fd, image->start, image->end - image->start, &replay->alignment);
+  if (!hf_direct_is_cached (image->fd, image->start, image->end - image->start))
+    replay->direct_fd = hf_direct_open_to_read (image->fd, &replay->alignment);
   replay->engine = hf_engine_new (replay->options->engine, replay->n_slots, replay->memory_size, error);
   return replay->engine != NULL;
 }
