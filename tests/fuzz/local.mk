@@ -41,6 +41,28 @@ tests_fuzz_fuzz_trailer_SOURCES = tests/fuzz/fuzz-trailer.c $(FUZZ_MAIN)
 tests_fuzz_fuzz_trailer_LDFLAGS = $(FUZZ_LINKFLAGS)
 tests_fuzz_fuzz_trailer_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 
+FUZZERS += tests/fuzz/fuzz-feed
+tests_fuzz_fuzz_feed_SOURCES = tests/fuzz/fuzz-feed.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_feed_LDFLAGS = $(FUZZ_LINKFLAGS)
+tests_fuzz_fuzz_feed_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+
+# What is fuzzed of these lies in a stream that is in order otherwise.
+fuzz_stream = tests/fake/qemu-stream.c tests/fake/qemu-stream.h
+FUZZERS += tests/fuzz/fuzz-stream-walk
+tests_fuzz_fuzz_stream_walk_SOURCES = tests/fuzz/fuzz-stream-walk.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_stream_walk_LDFLAGS = $(FUZZ_LINKFLAGS)
+tests_fuzz_fuzz_stream_walk_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+
+FUZZERS += tests/fuzz/fuzz-description
+tests_fuzz_fuzz_description_SOURCES = tests/fuzz/fuzz-description.c $(FUZZ_MAIN) $(fuzz_stream)
+tests_fuzz_fuzz_description_LDFLAGS = $(FUZZ_LINKFLAGS)
+tests_fuzz_fuzz_description_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+
+FUZZERS += tests/fuzz/fuzz-mapped-ram
+tests_fuzz_fuzz_mapped_ram_SOURCES = tests/fuzz/fuzz-mapped-ram.c $(FUZZ_MAIN) $(fuzz_stream)
+tests_fuzz_fuzz_mapped_ram_LDFLAGS = $(FUZZ_LINKFLAGS)
+tests_fuzz_fuzz_mapped_ram_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+
 if ENABLE_FUZZERS
 # All of the tree counts its branches for libFuzzer; only the targets are linked with its main.
 AM_CFLAGS += -fsanitize=fuzzer-no-link
