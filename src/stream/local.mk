@@ -3,7 +3,7 @@
 libholdfast_core_la_SOURCES += src/stream/positioned.c src/stream/transfer.c src/stream/transfer.h src/stream/fault.c src/stream/fault.h
 
 noinst_LTLIBRARIES += libholdfast-stream.la
-libholdfast_stream_la_SOURCES = src/stream/stream-error.c src/stream/stream-error.h
+libholdfast_stream_la_SOURCES = src/stream/stream-error.c src/stream/stream-error.h src/stream/stream-job.c
 libholdfast_stream_la_LIBADD = libholdfast-core.la $(JSON_LIBS) $(URING_LIBS) $(XXHASH_LIBS) $(GLIB_LIBS)
 
 # engine and positioned I/O
