@@ -4,9 +4,11 @@
  * Owns a second, direct descriptor of an input that is a regular file. One thread at a time.
  *
  * Theory of operation: what has a file position is read by position, whole blocks at a time, directly if file offset and memory
- * are aligned: also what is in the page cache, because what comes in goes to a disk anyway, and a copy of it costs more than all
- * the rest of the work. Everything else is polled together with the interrupt and read when it is ready; its flags are those of
- * whoever gave it to us, and others may have it too, so it is not made non-blocking.
+ * are aligned and the page cache does not have it already. Measured, 1 GiB, captured to the same disk: cached and copied 0.65 s
+ * with 0.20 s of the processor, directly 1.0 s with 0.15 s; not cached and copied three times the processor's time.
+ *
+ * Everything else is polled together with the interrupt and read when it is ready; its flags are those of whoever gave it to us,
+ * and others may have it too, so it is not made non-blocking.
  */
 
 #include "config.h"
@@ -52,7 +54,8 @@ start_positioned (HfInput *input, const struct stat *st, GError **error)
   input->positioned = TRUE;
   input->position = (guint64)position;
   input->total = position < st->st_size ? (guint64)(st->st_size - position) : 0;
-  input->direct_fd = hf_direct_open_to_read (input->fd, &input->alignment);
+  if (!hf_direct_is_cached (input->fd, input->position, input->total))
+    input->direct_fd = hf_direct_open_to_read (input->fd, &input->alignment);
   (void)posix_fadvise (input->fd, position, 0, POSIX_FADV_SEQUENTIAL);
   return TRUE;
 }

@@ -3,7 +3,7 @@
 
 /*
  * The bytes of a pipe, a socket or a regular file, one after the other. A regular file is read by position, past the page cache
- * where its file system can do that.
+ * unless it has most of it.
  *
  * Thread: one at a time. Errors: HF_STREAM_ERROR, HF_IO_ERROR.
  */
