@@ -49,7 +49,7 @@ hf_transfer_set_patience (guint milliseconds)
 void
 hf_transfer_set_call_max (gsize bytes)
 {
-  __atomic_store_n (&call_max, bytes, __ATOMIC_RELAXED);
+  __atomic_store_n (&call_max, bytes ? bytes : CALL_MAX, __ATOMIC_RELAXED);
 }
 
 /* "write at offset 4096: 512 of 8192 bytes moved: No space left on device (errno 28)" */

@@ -71,7 +71,7 @@ void hf_transfer_abandon (const HfTransfer *transfer, const char *call, int errn
 /* Does it all with system calls; blocks. Gives DONE, EOF or FAILED. */
 HfTransferState hf_transfer_run (HfTransfer *transfer, GError **error);
 
-/* For tests: how long EAGAIN is borne without progress, HF_IO_PATIENCE_MS at first; and the most that one call moves, 0x7ffff000
-   at first (a multiple of every alignment in use). */
+/* For tests: how long EAGAIN is borne without progress, HF_IO_PATIENCE_MS at first; and the most that one call moves (a multiple
+   of every alignment in use), 0x7ffff000 at first and with 0. */
 void hf_transfer_set_patience (guint milliseconds);
 void hf_transfer_set_call_max (gsize bytes);
