@@ -509,6 +509,19 @@ take_section (HfForward *forward, guint8 type, GError **error)
                                forward->position - 1, type);
 }
 
+/* What the description says of all RAM must be what RAM was read with. */
+static gboolean
+check_page_size (HfForward *forward, GError **error)
+{
+  guint64 page_size;
+
+  if (!hf_description_number (json_node_get_object (forward->description), "page_size", &page_size)
+      || page_size == forward->page_size)
+    return TRUE;
+  return hf_forward_malformed (error, "pages have %u bytes, the description says %" G_GUINT64_FORMAT, forward->page_size,
+                               page_size);
+}
+
 /* The EOF byte was read. */
 static gboolean
 take_end_of_stream (HfForward *forward, GError **error)
@@ -529,22 +542,11 @@ take_end_of_stream (HfForward *forward, GError **error)
   if (forward->next_device != json_array_get_length (forward->devices))
     return hf_forward_malformed (error, "there are %u devices, the description says %u", forward->next_device,
                                  json_array_get_length (forward->devices));
+  if (!check_page_size (forward, error))
+    return FALSE;
   map->description_seen = TRUE;
   map->end = forward->end;
   return TRUE;
-}
-
-/* What the description says of all RAM must be what RAM was read with. */
-static gboolean
-check_page_size (HfForward *forward, GError **error)
-{
-  guint64 page_size;
-
-  if (!hf_description_number (json_node_get_object (forward->description), "page_size", &page_size)
-      || page_size == forward->page_size)
-    return TRUE;
-  return hf_forward_malformed (error, "pages have %u bytes, the description says %" G_GUINT64_FORMAT, forward->page_size,
-                               page_size);
 }
 
 static gboolean
@@ -558,7 +560,7 @@ walk (HfForward *forward, gboolean head_only, GError **error)
     if (!hf_forward_take_u8 (forward, &type, error))
       return FALSE;
     if (type == TYPE_EOF)
-      return take_end_of_stream (forward, error) && check_page_size (forward, error);
+      return take_end_of_stream (forward, error);
     if (!take_section (forward, type, error))
       return FALSE;
     if (head_only && forward->map->ram_start_seen)
