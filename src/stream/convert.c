@@ -5,8 +5,9 @@
  *
  * Owns: the output until it is committed. Thread: one at a time.
  *
- * Theory of operation, to mapped-ram: the input is read block by block; if it has checksums, each block is compared with its own
- * before the writer sees it. What the parser refuses, and what follows RAM, is found by the parser and by hf_verify_end.
+ * Theory of operation, to mapped-ram: the end of the input is looked at, then it is read block by block; if it has checksums,
+ * each block is compared with its own before the writer sees it. What the parser refuses, and what follows RAM, is found by the
+ * parser and by hf_verify_end.
  *
  * To classic: the input's structure is verified first (both walks, the layout, pages that nobody wrote), because the bitmaps are
  * believed from then on. Then come CONFIGURATION without the capability, whatever lies between it and RAM, RAM START with a plain
@@ -123,6 +124,30 @@ source_next (Source *source, guint64 index, guint64 *ret_length, const HfStreamJ
   return FALSE;
 }
 
+/* ---- the input ---- */
+
+/* The first problem as an error. */
+static gboolean
+check_report (const HfVerifyReport *report, GError **error)
+{
+  if (report->n_problems == 0)
+    return TRUE;
+  g_set_error (error, HF_STREAM_ERROR, report->incomplete ? HF_STREAM_ERROR_INCOMPLETE : HF_STREAM_ERROR_MALFORMED,
+               "%s (problems: %" G_GUINT64_FORMAT ")", (const char *)g_ptr_array_index (report->problems, 0), report->n_problems);
+  return FALSE;
+}
+
+/* Before all of it is read: a cut file ends it at once. Of a classic stream this looks at the end alone. */
+static gboolean
+verify_input (HfImage *image, const HfStreamJob *job, HfVerifyReport **ret_report, GError **error)
+{
+  if (image->kind == HF_IMAGE_ANY) {
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_MALFORMED, "this is not a QEMU migration stream");
+    return FALSE;
+  }
+  return hf_verify_image (image, HF_VERIFY_QUICK, job, ret_report, error) && check_report (*ret_report, error);
+}
+
 /* ---- to mapped-ram ---- */
 
 static gboolean
@@ -147,10 +172,16 @@ feed_all (HfImage *image, HfMappedWriter *writer, const HfStreamJob *job, GError
 gboolean
 hf_convert_to_mapped (HfImage *image, const char *output, const HfConvertOptions *options, const HfStreamJob *job, GError **error)
 {
-  g_autoptr (HfSaveFile) file = hf_save_file_new (output, 0, options->flags, error);
-  g_autoptr (HfMappedWriter) writer = file ? hf_mapped_writer_new (file, 0, options->engine, error) : NULL;
+  g_autoptr (HfVerifyReport) report = NULL;
+  g_autoptr (HfSaveFile) file = NULL;
+  g_autoptr (HfMappedWriter) writer = NULL;
   guint64 length = 0;
 
+  /* With checksums, each block is told apart from a bad one before anything else could be said of it. */
+  if (!image->has_trailer && !verify_input (image, job, &report, error))
+    return FALSE;
+  file = hf_save_file_new (output, 0, options->flags, error);
+  writer = file ? hf_mapped_writer_new (file, 0, options->engine, error) : NULL;
   return writer && feed_all (image, writer, job, error) && hf_mapped_writer_finish (writer, &length, error)
          && hf_verify_end (hf_save_file_fd (file), 0, length, error) && hf_save_file_commit (file, length, error);
 }
@@ -406,17 +437,6 @@ prepare (Classic *classic, GError **error)
   return TRUE;
 }
 
-/* The first problem as an error. */
-static gboolean
-check_report (const HfVerifyReport *report, GError **error)
-{
-  if (report->n_problems == 0)
-    return TRUE;
-  g_set_error (error, HF_STREAM_ERROR, report->incomplete ? HF_STREAM_ERROR_INCOMPLETE : HF_STREAM_ERROR_MALFORMED,
-               "%s (problems: %" G_GUINT64_FORMAT ")", (const char *)g_ptr_array_index (report->problems, 0), report->n_problems);
-  return FALSE;
-}
-
 static gboolean
 put_all (Classic *classic, GError **error)
 {
@@ -459,9 +479,7 @@ hf_convert_to_classic (HfImage *image, const char *output, const HfConvertOption
   g_autofree guint8 *pages = g_malloc (PIECE);
   Classic classic = { .image = image, .job = job, .pages = pages };
 
-  if (image->kind == HF_IMAGE_ANY)
-    return refuse (error, HF_STREAM_ERROR_MALFORMED, "this is not a QEMU migration stream");
-  if (!hf_verify_image (image, HF_VERIFY_QUICK, job, &report, error) || !check_report (report, error))
+  if (!verify_input (image, job, &report, error))
     return FALSE;
   classic.map = report->forward;
   if (!prepare (&classic, error))

@@ -321,13 +321,17 @@ close_writers (HfSaveFile *file)
   close_checked (&file->fd);
 }
 
-/* Only what is still ours: nobody else removes it, but a user may. */
+/* Only what is still ours: nobody else removes it, but a user may. Cut to nothing, because the descriptor with the lock keeps the
+   inode, and a full disk must have room for the status. */
 void
 hf_save_file_discard (HfSaveFile *file)
 {
   close_writers (file);
-  if (file->created && is_same_file (file->lock_fd, file->partial))
+  if (file->created && is_same_file (file->lock_fd, file->partial)) {
+    if (ftruncate (file->lock_fd, 0) != 0)
+      g_debug ("cut the .partial: %s", g_strerror (errno));
     unlink (file->partial);
+  }
   file->created = FALSE;
 }
 
