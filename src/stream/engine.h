@@ -59,7 +59,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfEngine, hf_engine_free)
 HfEngineKind hf_engine_kind (const HfEngine *engine);
 
 /* Takes the request, and waits for others first while there are too many. FALSE: not taken, done is not called, error is the
-   first one of this engine. */
+   first one of this engine. Its own done is not called before submit has returned. */
 gboolean hf_engine_submit (HfEngine *engine, HfEngineRequest *request, GError **error);
 
 /* Waits until at least one request that is in flight is done; returns at once if none is. */

@@ -30,7 +30,7 @@ typedef struct {
   guint8 *memory;
   guint64 offset; /* in the file, of the block's first payload byte */
   gsize from, length;
-  gboolean ready, hole;
+  gboolean busy, ready, hole; /* busy: being read; ready: in memory */
   HfEngineRequest request;
   struct iovec iov;
 } Slot;
@@ -125,6 +125,7 @@ block_read (HfEngineRequest *request, const GError *error)
   Slot *slot = request->data;
 
   /* An error is the engine's first, or follows from it: that one is reported. */
+  slot->busy = FALSE;
   slot->ready = error == NULL;
 }
 
@@ -156,7 +157,11 @@ start_block (Replay *replay, guint64 index, GError **error)
                                      .eof_ok = TRUE,
                                      .done = block_read,
                                      .data = slot };
-  return hf_engine_submit (replay->engine, &slot->request, error);
+  slot->busy = TRUE;
+  if (hf_engine_submit (replay->engine, &slot->request, error))
+    return TRUE;
+  slot->busy = FALSE;
+  return FALSE;
 }
 
 /* The block is in memory, whole and unchanged. */
@@ -166,11 +171,11 @@ finish_block (Replay *replay, guint64 index, GError **error)
   Slot *slot = &replay->slots[index % replay->n_slots];
   const guint8 *bytes = slot->memory + slot->from;
 
-  while (!slot->ready) {
+  /* Not for all of them: the others are read ahead. */
+  while (slot->busy)
     hf_engine_wait (replay->engine);
-    if (!slot->ready && !hf_engine_drain (replay->engine, error))
-      return FALSE;
-  }
+  if (!slot->ready && !hf_engine_drain (replay->engine, error))
+    return FALSE;
   if (!slot->hole && slot->request.moved < (gsize)(bytes + slot->length - (guint8 *)slot->iov.iov_base)) {
     g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE,
                  "offset %" G_GUINT64_FORMAT ": the file ends within the %" G_GSIZE_FORMAT " bytes of a block: it became shorter",
