@@ -480,8 +480,7 @@ test_failed_status (Place *place, gconstpointer data)
 static void
 test_busy (Place *place, gconstpointer data)
 {
-  g_autoptr (FakeStream) stream = fake_stream_new (NULL);
-  g_autoptr (HfSaveFile) first = hf_save_file_new (place->path, 0, HF_SAVE_NO_SYNC, NULL);
+  HfSaveFile *first = hf_save_file_new (place->path, 0, HF_SAVE_NO_SYNC, NULL);
   HfCaptureOptions options = { 0 };
   g_autoptr (GError) error = NULL;
   HfStreamStatus status;
@@ -497,6 +496,45 @@ test_busy (Place *place, gconstpointer data)
   g_assert_true (g_file_test (place->partial, G_FILE_TEST_EXISTS));
   close (ends[0]);
   close (ends[1]);
+  hf_save_file_free (first);
+}
+
+/* A section between those of ram, as virtio-mem's: it cannot be passed without the description, which comes last. So the end of
+   the file decides alone, and it still does not let a cut one through. */
+static void
+test_foreign_section (Place *place, gconstpointer data)
+{
+  static const guint8 section[] = "\x04\0\0\0\x09\x04"
+                                  "vmem"
+                                  "\0\0\0\0"
+                                  "\0\0\0\x01"
+                                  "state"
+                                  "\x7e\0\0\0\x09";
+  g_autoptr (FakeStream) stream = fake_stream_new (NULL);
+  g_autoptr (GByteArray) bytes = g_byte_array_new ();
+  HfCaptureOptions options = { 0 };
+  g_autoptr (GError) error = NULL;
+  HfStreamStatus status;
+  guint64 at = 0;
+
+  (void)data;
+  /* Of the sections, the second one is the first PART. */
+  for (guint i = 0, n = 0; n < 2; i++) {
+    const FakeBoundary *boundary = &g_array_index (stream->boundaries, FakeBoundary, i);
+
+    n += g_str_equal (boundary->what, "section");
+    at = boundary->offset;
+  }
+  g_byte_array_append (bytes, stream->bytes->data, (guint)at);
+  g_byte_array_append (bytes, section, sizeof section - 1);
+  g_byte_array_append (bytes, stream->bytes->data + at, stream->bytes->len - (guint)at);
+  g_assert_true (capture_bytes (place, bytes->data, bytes->len, BY_PIPE, &options, &status, &error));
+  g_assert_no_error (error);
+  assert_status (place, &status, HF_OUTCOME_COMMITTED);
+  assert_payload (place, 0, bytes->data, bytes->len, TRUE);
+  g_assert_false (capture_bytes (place, bytes->data, bytes->len - 1, BY_PIPE, &options, &status, &error));
+  g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE);
+  assert_status (place, &status, HF_OUTCOME_INCOMPLETE);
 }
 
 /* While it waits for bytes that do not come. */
@@ -588,6 +626,7 @@ main (int argc, char **argv)
   add ("failed-steps", test_failed_steps);
   add ("failed-status", test_failed_status);
   add ("busy", test_busy);
+  add ("foreign-section", test_foreign_section);
   add ("interrupted", test_interrupted);
   add ("position", test_position);
   return g_test_run ();

@@ -130,7 +130,7 @@ test_lengths_against_each_other (void)
     const char *why;
   } cases[] = {
     { 0, 1, 0, 0, "*not as long as the file*" },   { 1, 0, 0, 0, "*not as long as the file*" },
-    { 0, -(1 << 20), 0, 0, "*number of blocks*" },    { 0, 0, 1, 0, "*number of blocks*" },
+    { 0, -(1 << 20), 0, 0, "*number of blocks*" }, { 0, 0, 1, 0, "*number of blocks*" },
     { 0, 0, G_MAXUINT64 / 8, 0, "*more blocks*" }, { 0, G_MAXINT64, 0, 0, "*behind the end*" },
     { -1, 0, 0, 0, "*behind the end*" },           { 0, 0, 0, 4096, "*block size*" },
     { 0, 0, 0, 0x180000, "*block size*" },         { 0, 0, 0, 0x80000000u, "*block size*" },
