@@ -26,9 +26,9 @@ def set_header(path, **named):
     qevm.overwrite(path, 0, header(**named))
 
 
-def check_facts(runner, path, mapped):
+def check_facts(runner, path, mapped, kind="libvirt"):
     facts = inspect(runner, path)
-    check_equal((facts["kind"], facts["stream"]["offset"], facts["mapped_ram"], facts["complete"]), ("libvirt", OFFSET, mapped, True),
+    check_equal((facts["kind"], facts["stream"]["offset"], facts["mapped_ram"], facts["complete"]), (kind, OFFSET, mapped, True),
                 "what inspect says of the image")
 
 
@@ -48,7 +48,7 @@ def captured(runner):
         check(b"complete" in done.stdout + done.stderr, f"{verb} does not say that the image is not complete", done)
     set_header(path)
     runner.must("verify", path)
-    check_facts(runner, path, False)
+    check_facts(runner, path, False, "holdfast")  # it has a trailer
     continue_from(runner, replay(runner, path), "7.2", written=SENT_AGAIN)
     # As libvirt loads it: from a descriptor that stands behind the header.
     continue_from(runner, f"exec:tail -c +{OFFSET + 1} '{path}'", "7.2")
