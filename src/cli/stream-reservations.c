@@ -138,30 +138,39 @@ read_entry (HfVmstate *vmstate, Cursor *cursor, GError **error)
 }
 
 /* QEMU writes as many bytes as its buffer has (g_memory_output_stream_get_size in backends/dbus-vmstate.c), a power of two that
-   was filled with zeros. No entry begins with four of them, because an id is not empty. */
+   was filled with zeros. An id is not empty, so four zeros, or less than four bytes, can be nothing else; they are looked at
+   once. *ret: the entries are over. */
 static gboolean
-is_padding (const Cursor *cursor, gboolean *ret, GError **error)
+take_padding (Cursor *cursor, gboolean *ret, GError **error)
 {
   guint8 piece[4096];
+  guint32 next = 0;
 
   *ret = FALSE;
-  for (guint64 offset = cursor->offset; offset < cursor->end; offset += sizeof piece) {
-    gsize length = (gsize)MIN (cursor->end - offset, sizeof piece);
+  if (cursor->end - cursor->offset >= sizeof next && !hf_reader_be32 (cursor->reader, cursor->offset, &next, error))
+    return FALSE;
+  while (next == 0 && cursor->offset < cursor->end) {
+    gsize length = (gsize)MIN (cursor->end - cursor->offset, sizeof piece);
 
-    if (!hf_reader_get (cursor->reader, offset, piece, length, error))
+    if (!hf_reader_get (cursor->reader, cursor->offset, piece, length, error))
       return FALSE;
     for (gsize i = 0; i < length; i++)
-      if (piece[i] != 0)
-        return TRUE;
+      if (piece[i] != 0) {
+        g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_MALFORMED,
+                     "offset %" G_GUINT64_FORMAT " begins neither an entry nor the zeros behind the last one",
+                     cursor->offset + i);
+        return FALSE;
+      }
+    cursor->offset += length;
   }
-  *ret = TRUE;
+  *ret = next == 0;
   return TRUE;
 }
 
 static gboolean
 read_entries (HfVmstate *vmstate, Cursor *cursor, GError **error)
 {
-  gboolean padding;
+  gboolean over;
   guint32 size;
 
   if (!take_be32 (cursor, "the size", &size, error))
@@ -174,9 +183,9 @@ read_entries (HfVmstate *vmstate, Cursor *cursor, GError **error)
   if (!take_be32 (cursor, "the number of entries", &vmstate->declared, error))
     return FALSE;
   while (cursor->offset < cursor->end) {
-    if (!is_padding (cursor, &padding, error))
+    if (!take_padding (cursor, &over, error))
       return FALSE;
-    if (padding)
+    if (over)
       return TRUE;
     if (vmstate->entries->len == MIN (vmstate->declared, HF_VMSTATE_ENTRIES_MAX)) {
       g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_MALFORMED, "%" G_GUINT64_FORMAT " bytes are left behind %u entries",

@@ -122,6 +122,23 @@ show_trailer (HfRun *run, const HfImage *image)
 }
 
 static void
+show_libvirt (HfRun *run, const HfImage *image)
+{
+  JsonObject *object;
+
+  if (image->kind != HF_IMAGE_LIBVIRT) {
+    json_object_set_null_member (run->object, "libvirt");
+    return;
+  }
+  object = json_object_new ();
+  json_object_set_int_member (object, "format", image->libvirt_format);
+  json_object_set_boolean_member (object, "was_running", image->libvirt_was_running);
+  json_object_set_object_member (run->object, "libvirt", object);
+  g_string_append_printf (run->text, "  image format %u, the VM was %s\n", image->libvirt_format,
+                          image->libvirt_was_running ? "running" : "paused");
+}
+
+static void
 show_image (HfRun *run, const char *path, const HfImage *image)
 {
   static const char *const whats[] = {
@@ -144,6 +161,7 @@ show_image (HfRun *run, const char *path, const HfImage *image)
       run->text, "%s: %s, %" G_GUINT64_FORMAT " bytes; the stream is %" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT "\n",
       shown, whats[image->kind], image->size, image->end - image->start, image->start);
   show_trailer (run, image);
+  show_libvirt (run, image);
 }
 
 static void

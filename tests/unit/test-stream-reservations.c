@@ -133,7 +133,8 @@ test_padding (void)
     g_assert_cmpuint (skipped->entries->len, ==, 1);
     padded->data[padded->len - 1] = 1;
     dirty = read_body (0, 1, padded);
-    g_assert_nonnull (strstr (dirty->problem, "are left"));
+    g_assert_nonnull (strstr (dirty->problem, "behind the last one"));
+    g_assert_cmpuint (dirty->entries->len, ==, 1);
   }
 }
 
