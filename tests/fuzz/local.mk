@@ -63,6 +63,11 @@ tests_fuzz_fuzz_mapped_ram_SOURCES = tests/fuzz/fuzz-mapped-ram.c $(FUZZ_MAIN) $
 tests_fuzz_fuzz_mapped_ram_LDFLAGS = $(FUZZ_LINKFLAGS)
 tests_fuzz_fuzz_mapped_ram_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 
+FUZZERS += tests/fuzz/fuzz-reservations
+tests_fuzz_fuzz_reservations_SOURCES = tests/fuzz/fuzz-reservations.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_reservations_LDFLAGS = $(FUZZ_LINKFLAGS)
+tests_fuzz_fuzz_reservations_LDADD = libholdfast-cli.la $(GLIB_LIBS)
+
 if ENABLE_FUZZERS
 # All of the tree counts its branches for libFuzzer; only the targets are linked with its main.
 AM_CFLAGS += -fsanitize=fuzzer-no-link
