@@ -54,5 +54,5 @@ gboolean hf_feed_bytes (HfFeed *feed, const guint8 *bytes, gsize length, GError 
 typedef enum { HF_FEED_HEADER, HF_FEED_RAM, HF_FEED_REST, HF_FEED_FAILED } HfFeedState;
 HfFeedState hf_feed_state (const HfFeed *feed);
 guint64 hf_feed_offset (const HfFeed *feed); /* bytes taken so far */
-/* Sections end with footers (the machine's send-section-footer). Known from the first section behind RAM START on, FALSE before. */
+/* Sections end with footers (the machine's send-section-footer). FALSE until the first section behind RAM START. */
 gboolean hf_feed_footers (const HfFeed *feed);
