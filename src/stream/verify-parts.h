@@ -20,6 +20,10 @@ gboolean hf_verify_layout (HfReader *reader, const HfStreamMap *forward, guint64
    once: a block is tested as soon as somebody wants a byte of it. */
 typedef struct _HfVerifySums HfVerifySums;
 HfVerifySums *hf_verify_sums_new (HfImage *image, const HfStreamJob *job, HfVerifyReport *report, GError **error);
+/* From now on what is read for them is lent to the image's reader, so that the file is read once: a block is tested, and all
+   before it, as soon as somebody wants a byte of it. For a walk forward; one that begins at the end would leave nothing to lend.
+ */
+void hf_verify_sums_lend (HfVerifySums *sums);
 /* What was not tested yet. */
 gboolean hf_verify_sums_finish (HfVerifySums *sums, GError **error);
 /* The image's reader is left alone again. NULL is accepted. */

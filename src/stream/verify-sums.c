@@ -229,10 +229,13 @@ hf_verify_sums_new (HfImage *image, const HfStreamJob *job, HfVerifyReport *repo
   sums->job = job;
   sums->report = report;
   sums->direct = -1;
-  if (!start (sums, error))
-    return NULL;
-  hf_reader_set_lend (image->reader, lend, sums);
-  return g_steal_pointer (&sums);
+  return start (sums, error) ? g_steal_pointer (&sums) : NULL;
+}
+
+void
+hf_verify_sums_lend (HfVerifySums *sums)
+{
+  hf_reader_set_lend (sums->image->reader, lend, sums);
 }
 
 gboolean

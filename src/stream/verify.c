@@ -74,27 +74,39 @@ take_result (HfVerifyReport *report, const char *who, GError *result, GError **e
   return TRUE;
 }
 
+/* One file's. */
+typedef struct {
+  int fd; /* what reader reads; -1: memory */
+  HfReader *reader;
+  guint64 start, end;
+  gboolean quick;
+  const HfStreamJob *job; /* of the walk forward */
+  HfVerifySums *sums;     /* NULL: none are tested */
+  HfVerifyReport *report;
+} Verification;
+
 static gboolean
-walk_tail (HfReader *reader, guint64 start, guint64 end, HfVerifyReport *report, gboolean *ret_whole, GError **error)
+walk_tail (Verification *v, gboolean *ret_whole, GError **error)
 {
   GError *result = NULL;
 
-  *ret_whole = hf_walk_tail (reader, start, end, &report->tail, &result);
-  return take_result (report, "from the end", result, error);
+  *ret_whole = hf_walk_tail (v->reader, v->start, v->end, &v->report->tail, &result);
+  return take_result (v->report, "from the end", result, error);
 }
 
 /* head_only: of a classic stream. */
 static gboolean
-walk_forward (HfReader *reader, guint64 start, guint64 end, gboolean head_only, const HfStreamJob *job, HfVerifyReport *report,
-              gboolean *ret_whole, GError **error)
+walk_forward (Verification *v, gboolean head_only, gboolean *ret_whole, GError **error)
 {
   GError *result = NULL;
 
+  if (v->sums)
+    hf_verify_sums_lend (v->sums);
   if (head_only)
-    *ret_whole = hf_walk_forward_head (reader, start, end, &report->forward, &result);
+    *ret_whole = hf_walk_forward_head (v->reader, v->start, v->end, &v->report->forward, &result);
   else
-    *ret_whole = hf_walk_forward (reader, start, end, job, &report->forward, &result);
-  return take_result (report, "forward", result, error);
+    *ret_whole = hf_walk_forward (v->reader, v->start, v->end, v->job, &v->report->forward, &result);
+  return take_result (v->report, "forward", result, error);
 }
 
 static void
@@ -119,58 +131,55 @@ note_lost (const HfStreamBlock *block, guint64 first, guint64 n_pages, gpointer 
 
 /* Of mapped-ram. Where pages are lost is asked only of a file whose layout is right. */
 static gboolean
-verify_mapped (int fd, HfReader *reader, guint64 end, const HfStreamJob *job, HfVerifyReport *report, GError **error)
+verify_mapped (Verification *v, GError **error)
 {
-  GArray *blocks = report->forward->blocks;
-  guint64 before = report->n_problems;
+  GArray *blocks = v->report->forward->blocks;
+  guint64 before = v->report->n_problems;
+  gboolean sound;
 
-  if (!hf_verify_layout (reader, report->forward, end, job, report, error))
+  if (!hf_verify_layout (v->reader, v->report->forward, v->end, v->job, v->report, error))
     return FALSE;
-  if (fd < 0 || report->n_problems > before)
-    return TRUE;
-  for (guint i = 0; i < blocks->len; i++) {
+  sound = v->report->n_problems == before;
+  for (guint i = 0; v->fd >= 0 && sound && i < blocks->len; i++) {
     const HfStreamBlock *block = &g_array_index (blocks, HfStreamBlock, i);
     GError *result = NULL;
 
-    if (block->mapped && !hf_find_lost_pages (fd, reader, block, note_lost, report, &result)
-        && !take_result (report, "holes", result, error))
+    if (block->mapped && !hf_find_lost_pages (v->fd, v->reader, block, note_lost, v->report, &result)
+        && !take_result (v->report, "holes", result, error))
       return FALSE;
   }
   return TRUE;
 }
 
-/* fd: what reader reads; -1: memory. job: for the walk forward; NULL if somebody else tells how far it is. */
 static gboolean
-verify_structure (int fd, HfReader *reader, guint64 start, guint64 end, HfVerifyFlags flags, const HfStreamJob *job,
-                  HfVerifyReport *report, GError **error)
+verify_structure (Verification *v, GError **error)
 {
   gboolean tail_whole, forward_whole, head_only;
 
-  if (!walk_tail (reader, start, end, report, &tail_whole, error))
+  if (!walk_tail (v, &tail_whole, error))
     return FALSE;
-  head_only = (flags & HF_VERIFY_QUICK) && !report->tail->mapped_ram;
-  if (!walk_forward (reader, start, end, head_only, job, report, &forward_whole, error))
+  head_only = v->quick && !v->report->tail->mapped_ram;
+  if (!walk_forward (v, head_only, &forward_whole, error))
     return FALSE;
   if (tail_whole && forward_whole && !head_only)
-    compare (report);
-  return !report->forward->mapped_ram || verify_mapped (fd, reader, end, job, report, error);
+    compare (v->report);
+  return !v->report->forward->mapped_ram || verify_mapped (v, error);
 }
 
-/* One pass for both. */
+/* One pass for both: the checksums tell how far it is. */
 static gboolean
-verify_with_sums (HfImage *image, HfVerifyFlags flags, const HfStreamJob *job, HfVerifyReport *report, GError **error)
+verify_with_sums (HfImage *image, const HfStreamJob *job, Verification *v, GError **error)
 {
   const HfStreamJob silent = { .interrupt_fd = job ? job->interrupt_fd : -1 };
-  g_autoptr (HfVerifySums) sums = hf_verify_sums_new (image, job, report, error);
+  g_autoptr (HfVerifySums) sums = hf_verify_sums_new (image, job, v->report, error);
 
   if (!sums)
     return FALSE;
-  if (image->kind != HF_IMAGE_ANY
-      && !verify_structure (image->fd, image->reader, image->start, image->end, flags, &silent, report, error))
+  v->job = &silent;
+  v->sums = sums;
+  if ((image->kind != HF_IMAGE_ANY && !verify_structure (v, error)) || !hf_verify_sums_finish (sums, error))
     return FALSE;
-  if (!hf_verify_sums_finish (sums, error))
-    return FALSE;
-  report->checksums = TRUE;
+  v->report->checksums = TRUE;
   return TRUE;
 }
 
@@ -178,13 +187,21 @@ gboolean
 hf_verify_image (HfImage *image, HfVerifyFlags flags, const HfStreamJob *job, HfVerifyReport **ret_report, GError **error)
 {
   g_autoptr (HfVerifyReport) report = report_new ();
+  Verification v = {
+    .fd = image->fd,
+    .reader = image->reader,
+    .start = image->start,
+    .end = image->end,
+    .quick = flags & HF_VERIFY_QUICK,
+    .job = job,
+    .report = report,
+  };
   gboolean done;
 
-  if (image->has_trailer && !(flags & HF_VERIFY_QUICK))
-    done = verify_with_sums (image, flags, job, report, error);
+  if (image->has_trailer && !v.quick)
+    done = verify_with_sums (image, job, &v, error);
   else
-    done = image->kind == HF_IMAGE_ANY
-           || verify_structure (image->fd, image->reader, image->start, image->end, flags, job, report, error);
+    done = image->kind == HF_IMAGE_ANY || verify_structure (&v, error);
   if (done)
     *ret_report = g_steal_pointer (&report);
   return done;
@@ -196,12 +213,13 @@ hf_verify_end (int fd, guint64 start, guint64 end, GError **error)
   g_autoptr (HfReader) reader = hf_reader_new_fd (fd, end);
   g_autoptr (HfVerifyReport) report = report_new ();
   g_autoptr (HfStreamMap) tail = NULL;
+  Verification v = { .fd = fd, .reader = reader, .start = start, .end = end, .report = report };
 
   if (!hf_walk_tail (reader, start, end, &tail, error))
     return FALSE;
   if (!tail->mapped_ram)
     return TRUE;
-  if (!verify_structure (fd, reader, start, end, HF_VERIFY_DEFAULT, NULL, report, error))
+  if (!verify_structure (&v, error))
     return FALSE;
   if (report->n_problems == 0)
     return TRUE;

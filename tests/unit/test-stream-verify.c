@@ -435,7 +435,16 @@ note_progress (guint64 done, guint64 total, gpointer data)
   progress->total = total;
 }
 
-/* It only grows, and ends at the end of the payload: the file is read once. */
+/* HfIoFault: nothing goes wrong; how much is read. */
+static gssize
+count_read (HfIoOperation operation, int fd, gint64 offset, gsize length, gpointer data)
+{
+  __atomic_fetch_add ((guint64 *)data, length, __ATOMIC_RELAXED);
+  return (gssize)length;
+}
+
+/* It only grows, and ends at the end of the payload. And although there are two walks and the checksums, the file is read once.
+ */
 static void
 test_progress (void)
 {
@@ -445,10 +454,15 @@ test_progress (void)
   const HfStreamJob job = { .interrupt_fd = -1, .progress = note_progress, .data = &progress };
   g_autoptr (HfVerifyReport) report = NULL;
   g_autoptr (GError) error = NULL;
+  guint64 n_read = 0;
 
   append_trailer (stream->bytes, 0, 1u << 20);
+  hf_io_fault_set (count_read, &n_read);
   report = verify_file (stream->bytes, &job, &error);
+  hf_io_fault_set (NULL, NULL);
   g_assert_no_error (error);
+  g_assert_cmpuint (n_read, >=, length);
+  g_assert_cmpuint (n_read, <, length + (4u << 20)); /* the description, twice, and what the walks look at around it */
   g_assert_cmpuint (progress.n, ==, (length + (1u << 20) - 1) >> 20);
   g_assert_cmpuint (progress.last, ==, length);
   g_assert_cmpuint (progress.total, ==, length);
