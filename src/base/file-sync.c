@@ -116,23 +116,27 @@ fill_and_rename (int fd, const char *temporary, const char *target, const void *
 }
 
 gboolean
-hf_file_replace (const char *path, const void *data, gsize length, GError **error)
+hf_file_replace_name (const char *path, const void *data, gsize length, GError **error)
 {
-  g_autofree char *target = hf_file_target (path, error);
-  if (target == NULL)
-    return FALSE;
-
-  g_autofree char *folder = g_path_get_dirname (target);
+  g_autofree char *folder = g_path_get_dirname (path);
   g_autofree char *temporary = g_build_filename (folder, ".holdfast-XXXXXX", NULL);
   int fd = mkostemp (temporary, O_CLOEXEC); /* mode 0600 */
   if (fd < 0)
     return fail_errno (error, errno, "create a temporary file");
 
-  gboolean ok = fill_and_rename (fd, temporary, target, data, length, error);
+  gboolean ok = fill_and_rename (fd, temporary, path, data, length, error);
   close (fd);
   if (!ok) {
     unlink (temporary);
     return FALSE;
   }
   return hf_dir_sync (folder, error);
+}
+
+gboolean
+hf_file_replace (const char *path, const void *data, gsize length, GError **error)
+{
+  g_autofree char *target = hf_file_target (path, error);
+
+  return target != NULL && hf_file_replace_name (target, data, length, error);
 }

@@ -16,6 +16,9 @@ gboolean hf_file_write_all (int fd, const void *data, gsize length, GError **err
    error the old file is still there. A symbolic link is followed; anything else than a regular file is refused. */
 gboolean hf_file_replace (const char *path, const void *data, gsize length, GError **error);
 
+/* The same, but a symbolic link is itself what is replaced: for a name that nobody may lead elsewhere. */
+gboolean hf_file_replace_name (const char *path, const void *data, gsize length, GError **error);
+
 /* Where the bytes of path really are: a symbolic link is followed, anything else than a regular file, or nothing, is refused. */
 char *hf_file_target (const char *path, GError **error);
 

@@ -107,7 +107,8 @@ hf_stream_status_write (const char *path, const HfStreamStatus *status, GError *
 
   if (hf_fail_point ("before", "stream-status", FALSE, &wanted) == HF_FAIL_ERROR)
     return fail_errno (error, (int)wanted, "write");
-  if (!hf_file_replace (name, text, strlen (text), &cause)) {
+  /* The folder may be one where others put links. */
+  if (!hf_file_replace_name (name, text, strlen (text), &cause)) {
     g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "write the .status: %s", cause->message);
     return FALSE;
   }

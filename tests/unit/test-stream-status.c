@@ -105,6 +105,21 @@ test_remove (Place *place, gconstpointer data)
   g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
 }
 
+/* Others may put a link into a folder like /tmp: what it points to is not ours to write. */
+static void
+test_link (Place *place, gconstpointer data)
+{
+  g_autofree char *contents = NULL;
+
+  (void)data;
+  g_assert_true (g_file_set_contents (place->path, "precious", -1, NULL));
+  g_assert_cmpint (symlink ("vm.hf", place->status), ==, 0);
+  write_status (place, &committed);
+  g_assert_false (g_file_test (place->status, G_FILE_TEST_IS_SYMLINK));
+  g_assert_true (g_file_get_contents (place->path, &contents, NULL, NULL));
+  g_assert_cmpstr (contents, ==, "precious");
+}
+
 #define MEMBERS "\"bytes\":1,\"seconds\":2,\"time\":3,\"sync\":true,\"complete\":true"
 
 static void
@@ -396,6 +411,7 @@ main (int argc, char **argv)
   g_test_init (&argc, &argv, NULL);
   add ("round-trip", test_round_trip);
   add ("remove", test_remove);
+  add ("link", test_link);
   add ("refused", test_refused);
   add ("bounded", test_bounded);
   add ("wait", test_wait);
