@@ -34,6 +34,7 @@ typedef struct {
 
 struct _HfVerifySums {
   HfImage *image;
+  HfTrailer trailer; /* the image's, or blocks of the usual size without checksums */
   const HfStreamJob *job;
   HfVerifyReport *report;
   HfEngine *engine; /* NULL: through the reader, which has no descriptor */
@@ -65,7 +66,7 @@ submit (HfVerifySums *sums, guint64 index, GError **error)
   Slot *slot = slot_of (sums, index);
   guint64 offset, length, end;
 
-  hf_trailer_block (&sums->image->trailer, index, &offset, &length);
+  hf_trailer_block (&sums->trailer, index, &offset, &length);
   slot->offset = offset - offset % ALIGNMENT;
   /* The last block's end is rounded up into the trailer, or to the end of the file. */
   end = (offset + length + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
@@ -99,7 +100,7 @@ read_ahead (HfVerifySums *sums, GError **error)
 {
   guint ahead = sums->engine ? sums->n_slots : 1;
 
-  while (sums->submitted < sums->image->trailer.n_blocks && sums->submitted < sums->tested + ahead) {
+  while (sums->submitted < sums->trailer.n_blocks && sums->submitted < sums->tested + ahead) {
     if (!submit (sums, sums->submitted, error))
       return FALSE;
     sums->submitted++;
@@ -133,7 +134,7 @@ wait_for (HfVerifySums *sums, guint64 index, guint64 offset, guint64 length, GEr
 static gboolean
 test_block (HfVerifySums *sums, GError **error)
 {
-  const HfTrailer *trailer = &sums->image->trailer;
+  const HfTrailer *trailer = &sums->trailer;
   guint64 index = sums->tested, offset, length;
   const guint8 *bytes;
 
@@ -143,7 +144,7 @@ test_block (HfVerifySums *sums, GError **error)
   if (!wait_for (sums, index, offset, length, error))
     return FALSE;
   bytes = slot_of (sums, index)->bytes + (offset - slot_of (sums, index)->offset);
-  if (hf_trailer_checksum (bytes, (gsize)length) != trailer->checksums[index])
+  if (trailer->checksums && hf_trailer_checksum (bytes, (gsize)length) != trailer->checksums[index])
     hf_verify_problem (sums->report,
                        "block %" G_GUINT64_FORMAT " of the trailer (offset %" G_GUINT64_FORMAT ", %" G_GUINT64_FORMAT
                        " bytes) is not what was written: its checksum is another",
@@ -157,7 +158,7 @@ static gboolean
 lend (guint64 offset, const guint8 **ret_block, guint64 *ret_offset, gsize *ret_length, gpointer data, GError **error)
 {
   HfVerifySums *sums = data;
-  const HfTrailer *trailer = &sums->image->trailer;
+  const HfTrailer *trailer = &sums->trailer;
   guint64 start, length;
 
   if (offset < sums->image->start || offset >= sums->image->end)
@@ -201,7 +202,7 @@ open_direct (int fd)
 static gboolean
 start (HfVerifySums *sums, GError **error)
 {
-  guint32 block_size = sums->image->trailer.block_size;
+  guint32 block_size = sums->trailer.block_size;
 
   sums->n_slots = CLAMP (BYTES_MAX / block_size, 2, DEPTH);
   for (guint i = 0; i < sums->n_slots; i++) {
@@ -220,12 +221,26 @@ start (HfVerifySums *sums, GError **error)
   return sums->engine != NULL;
 }
 
+static HfTrailer
+without_checksums (const HfImage *image)
+{
+  guint64 length = image->end - image->start;
+
+  return (HfTrailer){
+    .block_size = HF_TRAILER_BLOCK_SIZE,
+    .payload_offset = image->start,
+    .payload_length = length,
+    .n_blocks = hf_trailer_count_blocks (image->start, length, HF_TRAILER_BLOCK_SIZE),
+  };
+}
+
 HfVerifySums *
 hf_verify_sums_new (HfImage *image, const HfStreamJob *job, HfVerifyReport *report, GError **error)
 {
   g_autoptr (HfVerifySums) sums = g_new0 (HfVerifySums, 1);
 
   sums->image = image;
+  sums->trailer = image->has_trailer ? image->trailer : without_checksums (image);
   sums->job = job;
   sums->report = report;
   sums->direct = -1;
@@ -241,7 +256,7 @@ hf_verify_sums_lend (HfVerifySums *sums)
 gboolean
 hf_verify_sums_finish (HfVerifySums *sums, GError **error)
 {
-  while (sums->tested < sums->image->trailer.n_blocks) {
+  while (sums->tested < sums->trailer.n_blocks) {
     if (!test_block (sums, error))
       return FALSE;
   }

@@ -68,7 +68,9 @@ take_result (HfVerifyReport *report, const char *who, GError *result, GError **e
     g_propagate_error (error, result);
     return FALSE;
   }
-  hf_verify_problem (report, "%s: %s", who, result->message);
+  hf_verify_problem (report, "%s: %s%s", who, result->message,
+                     g_error_matches (result, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED) ? "; what follows was not looked at"
+                                                                                            : "");
   report->incomplete |= g_error_matches (result, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE);
   g_error_free (result);
   return TRUE;
@@ -76,7 +78,8 @@ take_result (HfVerifyReport *report, const char *who, GError *result, GError **e
 
 /* One file's. */
 typedef struct {
-  int fd; /* what reader reads; -1: memory */
+  HfImage *image; /* NULL: it is not one */
+  int fd;         /* what reader reads; -1: memory */
   HfReader *reader;
   guint64 start, end;
   gboolean quick;
@@ -151,15 +154,35 @@ verify_mapped (Verification *v, GError **error)
   return TRUE;
 }
 
+/* A classic file without checksums: page after page, all of it. */
+static gboolean
+walk_classic (Verification *v, gboolean *ret_whole, GError **error)
+{
+  const HfStreamJob silent = { .interrupt_fd = v->job ? v->job->interrupt_fd : -1 };
+  g_autoptr (HfVerifySums) ahead = hf_verify_sums_new (v->image, v->job, v->report, error);
+  const HfStreamJob *job = v->job;
+  gboolean done;
+
+  if (!ahead)
+    return FALSE;
+  v->job = &silent;
+  v->sums = ahead;
+  done = walk_forward (v, FALSE, ret_whole, error);
+  v->job = job;
+  v->sums = NULL;
+  return done;
+}
+
 static gboolean
 verify_structure (Verification *v, GError **error)
 {
-  gboolean tail_whole, forward_whole, head_only;
+  gboolean tail_whole, forward_whole, head_only, ahead;
 
   if (!walk_tail (v, &tail_whole, error))
     return FALSE;
   head_only = v->quick && !v->report->tail->mapped_ram;
-  if (!walk_forward (v, head_only, &forward_whole, error))
+  ahead = !v->sums && v->image && v->fd >= 0 && !v->quick && !v->report->tail->mapped_ram;
+  if (!(ahead ? walk_classic (v, &forward_whole, error) : walk_forward (v, head_only, &forward_whole, error)))
     return FALSE;
   if (tail_whole && forward_whole && !head_only)
     compare (v->report);
@@ -188,6 +211,7 @@ hf_verify_image (HfImage *image, HfVerifyFlags flags, const HfStreamJob *job, Hf
 {
   g_autoptr (HfVerifyReport) report = report_new ();
   Verification v = {
+    .image = image,
     .fd = image->fd,
     .reader = image->reader,
     .start = image->start,

@@ -297,17 +297,12 @@ take_header (HfForward *forward, GError **error)
 static gsize
 find_candidate (const guint8 *bytes, gsize length)
 {
-  static const guint8 mark[2] = { TYPE_EOF, TYPE_DESCRIPTION };
-  const guint8 *end = bytes + length;
+  for (gsize at = 0; at + DESCRIPTION_HEADER_SIZE + 2 <= length; at++) {
+    gsize text = at + DESCRIPTION_HEADER_SIZE;
 
-  for (const guint8 *at = bytes; (at = memmem (at, (gsize)(end - at), mark, sizeof mark)) != NULL; at++) {
-    const guint8 *text = at + DESCRIPTION_HEADER_SIZE;
-
-    if (end - at <= (gssize)DESCRIPTION_HEADER_SIZE + 1)
-      break;
-    if (hf_get_be32 (at + sizeof mark) == (gsize)(end - text) && text[0] == '{' && text[1] == '"'
-        && !memchr (text, 0, (gsize)(end - text)))
-      return (gsize)(text - bytes);
+    if (bytes[at] == TYPE_EOF && bytes[at + 1] == TYPE_DESCRIPTION && hf_get_be32 (bytes + at + 2) == length - text
+        && bytes[text] == '{' && bytes[text + 1] == '"' && !memchr (bytes + text, 0, length - text))
+      return text;
   }
   return G_MAXSIZE;
 }

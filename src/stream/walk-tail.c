@@ -69,10 +69,11 @@ static gboolean G_GNUC_PRINTF (2, 3) malformed (GError **error, const char *form
 static gsize
 find_candidate (const guint8 *bytes, gsize length, gsize limit)
 {
-  for (gsize p = limit; p-- > DESCRIPTION_HEADER_SIZE;)
+  for (gsize p = limit; p-- > DESCRIPTION_HEADER_SIZE;) {
     if (bytes[p] == '{' && p + 1 < length && bytes[p + 1] == '"' && bytes[p - 5] == TYPE_DESCRIPTION && bytes[p - 6] == 0
         && hf_get_be32 (bytes + p - 4) == length - p)
       return p;
+  }
   return 0;
 }
 
