@@ -37,7 +37,7 @@ typedef enum {
   HF_IO_ERROR_EOF,       /* the file ends at or before offset: not one byte was read */
   HF_IO_ERROR_TRUNCATED, /* the file ends after some of the bytes */
   HF_IO_ERROR_STUCK,     /* a write moved nothing, EAGAIN did not end, or O_DIRECT made no progress */
-  HF_IO_ERROR_FULL,      /* ENOSPC, EDQUOT or EFBIG */
+  HF_IO_ERROR_FULL,      /* ENOSPC, EDQUOT, EFBIG, or EINVAL of O_DIRECT across RLIMIT_FSIZE */
   HF_IO_ERROR_FAILED     /* any other errno, named in the message */
 } HfIoError;
 
