@@ -388,11 +388,11 @@ test_patience (gconstpointer data)
   world_clear (&world);
 }
 
-/* Patience is for a standstill: five times EAGAIN before each byte takes longer than it in all, but none of them. */
+/* Patience is for a standstill: three times EAGAIN before each byte take longer than it in all, but none of them. */
 static void
 test_patience_begins_anew (gconstpointer data)
 {
-  enum { BYTES = 30, TURNS = 4 };
+  enum { BYTES = 90, TURNS = 4, PATIENCE_MS = 600 };
   const Case *test = data;
   gssize script[BYTES * TURNS];
   Injector injector = { .script = script, .n = G_N_ELEMENTS (script), .then = FULL };
@@ -402,14 +402,14 @@ test_patience_begins_anew (gconstpointer data)
 
   for (guint i = 0; i < G_N_ELEMENTS (script); i++)
     script[i] = i % TURNS == TURNS - 1 ? 1 : -EAGAIN;
-  hf_transfer_set_patience (200);
+  hf_transfer_set_patience (PATIENCE_MS);
   world_init (&world, test, 1, NULL);
   injector_start (&injector);
   g_assert_cmpint (move (test, FALSE, world.fd, world.iov, world.n_iov, START, NULL, &error), ==, 1);
   injector_stop (&injector);
   hf_transfer_set_patience (HF_IO_PATIENCE_MS);
   g_assert_no_error (error);
-  g_assert_cmpint (g_get_monotonic_time () - begin, >, 200 * G_TIME_SPAN_MILLISECOND);
+  g_assert_cmpint (g_get_monotonic_time () - begin, >, PATIENCE_MS * G_TIME_SPAN_MILLISECOND);
   world_check (&world, test, SIZE);
   world_clear (&world);
 }
