@@ -4,7 +4,9 @@
  *
  * Theory of operation: a run is aligned memory of 1 MiB. One run is open: what continues it is appended, anything else closes it
  * and opens the next. A closed run is submitted; before that, every run in flight that it touches is waited for, because
- * completions have no order. The engine bounds what is in flight; a free run is waited for when all are.
+ * completions have no order. The engine bounds what is in flight; a free run is waited for when all are. A small run is written
+ * at once and through the page cache, which may be mixed with O_DIRECT here: both write whole pages of the host, never the same
+ * one at a time.
  *
  * Memory: N_RUNS x 1 MiB, in one mapping. Not MADV_DONTFORK: nothing here forks.
  */
@@ -18,6 +20,10 @@
 #include <sys/mman.h>
 
 #define DEPTH 16u
+
+/* Below this a run is written through the page cache at once: with O_DIRECT each hole that is filled costs an allocation and a
+   wait, and scattered pages took three times the processor's time and twice as long (ext4, Linux 6.18). */
+#define SMALL_RUN (64u << 10)
 #define N_RUNS (DEPTH + 1) /* one is being filled */
 
 typedef struct {
@@ -115,6 +121,9 @@ close_run (HfRunWriter *writer, GError **error)
   if (!run)
     return TRUE;
   wait_for_older (writer, run);
+  if (run->iov.iov_len < SMALL_RUN)
+    return hf_pwrite_all (hf_save_file_fd (writer->file), run->iov.iov_base, run->iov.iov_len, run->request.offset, NULL, error)
+           == 0;
   run->in_flight = TRUE;
   if (hf_engine_submit (writer->engine, &run->request, error))
     return TRUE;

@@ -134,11 +134,24 @@ test_property_bad_device (void)
   }
 }
 
-/* The same page a hundred times in a row, with others in between: the last one wins, although its writes overtake each other. */
+/* Pages [first, first + n) of the first block, all filled with value. */
+static void
+send_filled (RamModel *model, GByteArray *stream, guint first, guint n, guint8 value)
+{
+  for (guint i = first; i < first + n; i++) {
+    guint8 *page = model->memory[0] + i * CS_PAGE;
+
+    memset (page, value, CS_PAGE);
+    cs_page (stream, model->blocks[0].id, i * CS_PAGE, page);
+  }
+}
+
+/* The same places again and again, as long runs (many in flight), as single pages (written at once), and across each other: the
+   last one wins, although the writes take differently long. */
 static void
 test_later_wins (void)
 {
-  for (gsize i = 0; i < G_N_ELEMENTS (kinds); i++) {
+  for (gsize i = 0; i < 2 * G_N_ELEMENTS (kinds); i++) {
     g_autofree char *path = file_name ("again");
     g_autoptr (GByteArray) stream = g_byte_array_new ();
     g_autoptr (GError) error = NULL;
@@ -150,16 +163,18 @@ test_later_wins (void)
     cs_configuration (stream, "pc-q35-10.0", 0, NULL, (const guint8 *)"0123456789abcdef");
     cs_ram_start (stream, model.blocks, RAM_MODEL_BLOCKS, TRUE);
     cs_ram_begin (stream, 0x03);
-    for (guint n = 0; n < 100; n++) {
-      memset (model.memory[0] + 5 * CS_PAGE, n + 1, CS_PAGE);
-      cs_page (stream, n == 0 ? "pc.ram" : NULL, 5 * CS_PAGE, model.memory[0] + 5 * CS_PAGE);
-      memset (model.memory[0] + (8 + n) * CS_PAGE, n + 7, CS_PAGE);
-      cs_page (stream, NULL, (8 + n) * CS_PAGE, model.memory[0] + (8 + n) * CS_PAGE);
+    for (guint n = 0; n < 60; n++) {
+      send_filled (&model, stream, n % 3 * 7, 40 + n % 5 * 30, n + 1);
+      send_filled (&model, stream, 300 + n % 2, 20, n + 2);
+      send_filled (&model, stream, 5 + n, 1, n + 100);
     }
+    send_filled (&model, stream, 0, 250, 0xfe);
+    send_filled (&model, stream, 30, 200, 0xfd);
+    send_filled (&model, stream, 60, 1, 0xfc);
     cs_ram_end (stream, TRUE);
     cs_devices (stream, TRUE);
     hf_io_fault_set (bad_device, &calls);
-    write_file (path, stream, stream->len, 0, HF_SAVE_DEFAULT, kinds[i], NULL, &error);
+    write_file (path, stream, stream->len, 0, i % 2 ? HF_SAVE_BUFFERED : HF_SAVE_DEFAULT, kinds[i / 2], NULL, &error);
     hf_io_fault_set (NULL, NULL);
     g_assert_no_error (error);
     assert_holds (path, &model, 0);
