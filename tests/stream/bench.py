@@ -115,8 +115,8 @@ def finish(process, started):
     return Run(time.monotonic() - started, usage.ru_utime + usage.ru_stime)
 
 
-def start(words, **named):
-    return subprocess.Popen([str(word) for word in words], preexec_fn=end_with_parent, **named)
+def start(words, stdout=subprocess.DEVNULL, **named):
+    return subprocess.Popen([str(word) for word in words], stdout=stdout, preexec_fn=end_with_parent, **named)
 
 
 def from_file(words, source, then=()):
@@ -148,7 +148,7 @@ def to_pipe(words):
     """words writes to a pipe that cat reads."""
     started = time.monotonic()
     process = start(words, stdout=subprocess.PIPE)
-    cat = start(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)
+    cat = start(["cat"], stdin=process.stdout)
     process.stdout.close()
     run = finish(process, started)
     cat.wait()
@@ -157,7 +157,7 @@ def to_pipe(words):
 
 def plain(words):
     started = time.monotonic()
-    return finish(start(words, stdout=subprocess.DEVNULL), started)
+    return finish(start(words), started)
 
 
 def fio(path, way, size, engine, block, depth):
@@ -222,7 +222,7 @@ def measure_writes(table, source, folder, size):
     rows = {
         "cat > file && sync": lambda: cat_to(out, source),
         "dd oflag=direct bs=1M && sync": lambda: from_pipe(dd, source, ["sync", out]),
-        "cat > /dev/null (the pipe alone)": lambda: from_pipe(["cat"], source, stdout=subprocess.DEVNULL),
+        "cat > /dev/null (the pipe alone)": lambda: from_pipe(["cat"], source),
         "holdfast stream capture, a pipe": lambda: from_pipe([*holdfast, "capture", out], source),
         "holdfast stream capture --fd, a regular file": lambda: from_file([*holdfast, "capture", "--fd", "0", out], source),
         "holdfast stream capture --mapped, a pipe": lambda: from_pipe([*holdfast, "capture", "--mapped", out], source),

@@ -182,53 +182,72 @@ def write_file(path, content):
         file.truncate(min(size, 1 << 43))
 
 
-# What is odd, but a stream all the same: it must be harmless, and may be good.
-HARMLESS = {"array of 2^31 empty structs"}
+# What is odd, but a stream all the same, as far as anybody can see who has not that much memory: these verbs may take it.
+HARMLESS = {"array of 2^31 empty structs": ("verify", "replay", "convert"), "used_length 2^63": ("verify", "replay", "capture"),
+            # A block list of no known form, as postcopy-ram makes one: then the stream's end decides whether it is captured.
+            "total 2^63": ("capture",), "sum of used_length overflows": ("capture",),
+            "used_length 2^64 - 4096": ("verify", "replay", "capture"), "compressed page": ("capture",), "200000 sections": ("capture",)}
 
 
 def read_all(runner):
     """Every reader of every file."""
     def work(numbered):
         number, (name, content) = numbered
-        path, out = runner.path(f"hostile-{number}"), runner.path(f"out-{number}")
+        path, out, problems = runner.path(f"hostile-{number}"), runner.path(f"out-{number}"), []
         write_file(path, content)
-        for words in (("verify", path), ("inspect", path), ("inspect", "--json", path), ("replay", path),
-                      ("convert", "--to", "classic", path, out), ("convert", "--to", "mapped-ram", path, out)):
-            if name == "mapped: 1 TiB of nothing, all present" and words[:3] == ("convert", "--to", "classic"):
+        form = "classic" if name.startswith("mapped") else "mapped-ram"
+        for words in (("verify", path), ("inspect", "--json", path), ("replay", path), ("convert", "--to", form, path, out)):
+            if name == "mapped: 1 TiB of nothing, all present" and words[0] == "convert":
                 continue  # 2^28 pages are work, not harm
             ended = bounded(run(runner, *words))
             if words[0] == "inspect":
                 continue  # what can be shown of it is shown
-            check(ended.refused or name in HARMLESS, f"{words[0]} takes: {name}", ended)
+            if words[0] == "replay":
+                # It looks at the end, and hands RAM on as it is: QEMU reads that itself. What is there is all that comes out.
+                if not ended.refused and not content.startswith(ended.output):
+                    problems.append(f"replay of {name} gives something else: {ended}")
+                continue
+            if not ended.refused and words[0] not in HARMLESS.get(name, ()):
+                problems.append(f"{words[0]} takes: {name}: {ended}")
             left = [entry for entry in os.listdir(runner.folder) if entry == f"out-{number}" or entry.startswith(f"out-{number}.")]
-            check(left == [] or ended.status == 0, f"{name}: what {words[0]} leaves", left)
+            if left and ended.refused:
+                problems.append(f"{name}: {words[0]} leaves {left}")
             if os.path.exists(out):
                 os.unlink(out)
         os.unlink(path)
+        return problems
 
     made = files()
-    each(list(enumerate(made.items())), work)
+    report(each(list(enumerate(made.items())), work))
     runner.note(f"{len(made)} files")
+
+
+def report(found):
+    problems = [problem for part in found for problem in part]
+    check(not problems, f"{len(problems)} problems", *problems)
 
 
 def feed_all(runner):
     """The same, given to capture: nothing is committed."""
     def work(numbered):
         number, (name, content) = numbered
-        path = runner.path(f"input-{number}")
+        path, problems = runner.path(f"input-{number}"), []
         write_file(path, content)
         for options in ((), ("--mapped",)):
             target = runner.path(f"vm-{number}{len(options)}")
             with open(path, "rb") as file:
                 ended = bounded(run(runner, "capture", *options, target, stdin=file))
-            check(ended.refused and not os.path.exists(target) and not os.path.exists(target + ".partial"),
-                  f"capture {' '.join(options)} takes: {name}", ended)
+            if ended.refused == os.path.exists(target) or os.path.exists(target + ".partial"):
+                problems.append(f"{name}: the exit status and what is left do not agree: {ended}")
+            if not ended.refused and (options or "capture" not in HARMLESS.get(name, ())):
+                problems.append(f"capture {' '.join(options)} takes: {name}: {ended}")
         os.unlink(path)
+        return problems
 
     # Only what comes through a pipe in a moment; a trailer or libvirt's header is nothing that QEMU sends.
     made = [(number, item) for number, item in enumerate(files().items())
             if isinstance(item[1], bytes) and item[0] not in HARMLESS and not item[0].startswith(("trailer", "JSON of 65"))]
-    each(made, work)
+    report(each(made, work))
     runner.note(f"{len(made)} files")
 
 

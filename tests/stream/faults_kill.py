@@ -171,8 +171,8 @@ def asked_to_end(runner, job):
     stages = points(runner, job)
     attempts = [(*stage, signum) for stage in stages for signum in (signal.SIGINT, signal.SIGTERM)][::3]
     old = each(attempts, lambda attempt: end_at(runner, job, *attempt))
-    early = [kept for (point, _, _), kept in zip(attempts, old) if point.startswith("before-stream-write")]
-    check(early and all(early), f"{job.title}: asked to end while it writes, it goes on")
+    early = [kept for (point, _, _), kept in zip(attempts, old) if point.endswith("stream-create")]
+    check(early and all(early), f"{job.title}: asked to end before it writes, it goes on")
     runner.note(f"{len(attempts)} times, {sum(old)} times in time")
 
 

@@ -191,7 +191,7 @@ class Layout:
         if count % 64:
             # Bits of this byte that no page has, and bytes that are only there to fill a word.
             if count % 8:
-                self.fields.append(Field("bitmap beyond the end", f"bitmap of {name}", self.at - 1, 1))
+                self.fields.append(Field("bitmap beyond the end, last byte", f"bitmap of {name}", self.at - 1, 1))
             if length > (count + 7) // 8:
                 self._take("bitmap beyond the end", length - (count + 7) // 8, f"bitmap of {name}")
         for page in range(count):
