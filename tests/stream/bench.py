@@ -280,7 +280,7 @@ def measure_guest(folder):
     world = World(None, folder)
     try:
         for name, words in (("capture", "capture"), ("capture --mapped", "capture --mapped")):
-            out = os.path.join(folder, "guest")
+            out = os.path.join(folder, "state")
             qemu = world.guest("10")
             qemu.save_live(f"exec:'{program()}' stream {words} '{out}'")
             qemu.end()
