@@ -24,7 +24,8 @@ tests_unit_test_vmstate_bus_LDADD = libholdfast-qemu.la $(GLIB_LIBS)
 UNIT_TESTS += tests/unit/test-parallel
 
 UNIT_TESTS += tests/unit/test-stream-positioned
-stream_contract = tests/unit/stream-contract.c tests/unit/stream-contract.h
+stream_contract = tests/unit/stream-contract.c tests/unit/stream-contract.h \
+  tests/unit/stream-contract-direct.c tests/unit/stream-contract-private.h
 tests_unit_test_stream_positioned_SOURCES = tests/unit/test-stream-positioned.c $(stream_contract)
 tests_unit_test_stream_positioned_LDADD = libholdfast-stream.la $(SECCOMP_LIBS) $(GLIB_LIBS)
 UNIT_TESTS += tests/unit/test-stream-engine

@@ -3,14 +3,14 @@
 /*
  * The contract set (stream-contract.h).
  *
- * Theory of operation: every transfer goes through `move`, which asserts what holds always: an error exactly with -1, done at
- * most what was wanted and all of it on success, the caller's elements and the file position as they were. Calls are kept small
- * (hf_transfer_set_call_max), so that a few KiB have many calls and each can be made to fail.
+ * Theory of operation: every transfer goes through contract_move, which asserts what holds always: an error exactly with -1, done
+ * at most what was wanted and all of it on success, the caller's elements and the file position as they were. Calls are kept
+ * small (hf_transfer_set_call_max), so that a few KiB have many calls and each can be made to fail.
  */
 
 #include "config.h"
 
-#include "stream-contract.h"
+#include "stream-contract-private.h"
 #include "stream/transfer.h"
 
 #include <errno.h>
@@ -26,11 +26,6 @@
 #define SIZE ((gsize)CALL * N_CALLS)
 #define START 4096 /* where the transfers of these tests begin */
 #define POSITION 7
-
-typedef struct {
-  const Mover *mover;
-  HfIoOperation operation;
-} Case;
 
 guint8
 pattern (gint64 offset)
@@ -131,8 +126,9 @@ total (const struct iovec *iov, gsize n_iov)
   return length;
 }
 
-static int
-move (const Case *test, gboolean eof_ok, int fd, const struct iovec *iov, gsize n_iov, gint64 offset, gsize *done, GError **error)
+int
+contract_move (const Case *test, gboolean eof_ok, int fd, const struct iovec *iov, gsize n_iov, gint64 offset, gsize *done,
+               GError **error)
 {
   g_autofree struct iovec *before = g_memdup2 (iov, n_iov * sizeof *iov);
   gsize moved = 12345, wanted = total (iov, n_iov);
@@ -157,8 +153,9 @@ move (const Case *test, gboolean eof_ok, int fd, const struct iovec *iov, gsize 
 }
 
 /* The message names everything. */
-static void
-assert_error (const Case *test, const GError *error, HfIoError code, gint64 offset, gsize wanted, gsize moved, int errnum)
+void
+contract_assert_error (const Case *test, const GError *error, HfIoError code, gint64 offset, gsize wanted, gsize moved,
+                       int errnum)
 {
   g_autofree char *where =
       g_strdup_printf ("%s at offset %" G_GINT64_FORMAT ": %" G_GSIZE_FORMAT " of %" G_GSIZE_FORMAT " bytes ",
@@ -248,7 +245,7 @@ play (const Case *test, gssize fault, guint k, gsize n_iov, HfIoError code, gboo
   script[k] = fault;
   world_init (&world, test, n_iov, NULL);
   injector_start (&injector);
-  result = move (test, FALSE, world.fd, world.iov, world.n_iov, START, &done, &error);
+  result = contract_move (test, FALSE, world.fd, world.iov, world.n_iov, START, &done, &error);
   injector_stop (&injector);
   g_test_message ("fault %zd at call %u, %zu elements: %s", fault, k, n_iov, error ? error->message : "all bytes");
   g_assert_cmpuint (injector.calls, >, k);
@@ -259,7 +256,7 @@ play (const Case *test, gssize fault, guint k, gsize n_iov, HfIoError code, gboo
     g_assert_cmpuint (injector.calls, >=, fault == FULL ? N_CALLS : N_CALLS + (fault < 0));
   } else {
     g_assert_cmpuint (injector.calls, ==, k + 1);
-    assert_error (test, error, code, START, SIZE, done, fault < 0 ? -fault : 0);
+    contract_assert_error (test, error, code, START, SIZE, done, fault < 0 ? -fault : 0);
   }
   world_check (&world, test, done);
   world_clear (&world);
@@ -329,7 +326,7 @@ test_byte_by_byte (gconstpointer data)
 
     world_init (&world, test, 5, NULL);
     injector_start (&injectors[i]);
-    g_assert_cmpint (move (test, FALSE, world.fd, world.iov, world.n_iov, START, NULL, &error), ==, 1);
+    g_assert_cmpint (contract_move (test, FALSE, world.fd, world.iov, world.n_iov, START, NULL, &error), ==, 1);
     injector_stop (&injectors[i]);
     g_assert_cmpuint (injectors[i].calls, ==, calls[i]);
     world_check (&world, test, SIZE);
@@ -352,7 +349,7 @@ test_any_schedule (gconstpointer data)
     world_init (&world, test, 1 + seed % (N_CALLS * 2), rand);
     hf_transfer_set_call_max (seed % 3 ? 0 : 1 + seed * 97 % SIZE);
     injector_start (&injector);
-    g_assert_cmpint (move (test, FALSE, world.fd, world.iov, world.n_iov, START, NULL, &error), ==, 1);
+    g_assert_cmpint (contract_move (test, FALSE, world.fd, world.iov, world.n_iov, START, NULL, &error), ==, 1);
     injector_stop (&injector);
     world_check (&world, test, SIZE);
     world_clear (&world);
@@ -375,7 +372,7 @@ test_patience (gconstpointer data)
   hf_transfer_set_patience (40);
   world_init (&world, test, 3, NULL);
   injector_start (&injector);
-  g_assert_cmpint (move (test, FALSE, world.fd, world.iov, world.n_iov, START, &done, &error), ==, -1);
+  g_assert_cmpint (contract_move (test, FALSE, world.fd, world.iov, world.n_iov, START, &done, &error), ==, -1);
   injector_stop (&injector);
   hf_transfer_set_patience (HF_IO_PATIENCE_MS);
   g_assert_cmpint (g_get_monotonic_time () - begin, >=, 40 * G_TIME_SPAN_MILLISECOND);
@@ -383,7 +380,7 @@ test_patience (gconstpointer data)
   g_assert_cmpuint (injector.calls, >, 2);
   g_assert_cmpuint (injector.calls, <, 20);
   g_assert_cmpuint (done, ==, 1000);
-  assert_error (test, error, HF_IO_ERROR_STUCK, START, SIZE, 1000, EAGAIN);
+  contract_assert_error (test, error, HF_IO_ERROR_STUCK, START, SIZE, 1000, EAGAIN);
   world_check (&world, test, done);
   world_clear (&world);
 }
@@ -405,7 +402,7 @@ test_patience_begins_anew (gconstpointer data)
   hf_transfer_set_patience (PATIENCE_MS);
   world_init (&world, test, 1, NULL);
   injector_start (&injector);
-  g_assert_cmpint (move (test, FALSE, world.fd, world.iov, world.n_iov, START, NULL, &error), ==, 1);
+  g_assert_cmpint (contract_move (test, FALSE, world.fd, world.iov, world.n_iov, START, NULL, &error), ==, 1);
   injector_stop (&injector);
   hf_transfer_set_patience (HF_IO_PATIENCE_MS);
   g_assert_no_error (error);
@@ -463,7 +460,7 @@ test_nothing (gconstpointer data)
     for (gsize n_iov = 0; n_iov <= 3; n_iov++) {
       g_autoptr (GError) error = NULL;
 
-      g_assert_cmpint (move (test, FALSE, -1, iov, n_iov, offsets[i], NULL, &error), ==, 1);
+      g_assert_cmpint (contract_move (test, FALSE, -1, iov, n_iov, offsets[i], NULL, &error), ==, 1);
     }
   g_assert_cmpuint (injector.calls, ==, 0);
   injector_stop (&injector);
@@ -499,12 +496,12 @@ test_end_of_file (gconstpointer data)
     g_autoptr (GError) error = NULL;
     gsize done;
 
-    g_assert_cmpint (move (test, cases[i].eof_ok, fd, iov, 2, cases[i].offset, &done, &error), ==, cases[i].result);
+    g_assert_cmpint (contract_move (test, cases[i].eof_ok, fd, iov, 2, cases[i].offset, &done, &error), ==, cases[i].result);
     g_assert_cmpuint (done, ==, cases[i].done);
     for (gsize k = 0; k < done; k++)
       g_assert_cmphex (memory[k], ==, pattern (cases[i].offset + k));
     if (cases[i].result < 0)
-      assert_error (test, error, cases[i].code, cases[i].offset, 200, done, 0);
+      contract_assert_error (test, error, cases[i].code, cases[i].offset, 200, done, 0);
   }
   close (fd);
 }
@@ -531,7 +528,7 @@ test_real_errors (gconstpointer data)
       continue;
     g_assert_cmpint (test->mover->move (test->operation, FALSE, *cases[i].fd, &iov, 1, 64, &done, &error), ==, -1);
     g_assert_cmpuint (done, ==, 0);
-    assert_error (test, error, HF_IO_ERROR_FAILED, 64, sizeof memory, 0, cases[i].errnum);
+    contract_assert_error (test, error, HF_IO_ERROR_FAILED, 64, sizeof memory, 0, cases[i].errnum);
   }
   close (ends[0]);
   close (ends[1]);
@@ -557,7 +554,7 @@ test_many_elements (gconstpointer data)
   for (gsize i = 0; i < length; i++)
     memory[i] = test->operation == HF_IO_WRITE ? pattern (i) : 0;
   injector_start (&injector);
-  g_assert_cmpint (move (test, FALSE, fd, iov, n, 0, NULL, &error), ==, 1);
+  g_assert_cmpint (contract_move (test, FALSE, fd, iov, n, 0, NULL, &error), ==, 1);
   injector_stop (&injector);
   g_assert_cmpuint (injector.calls, ==, (n + 1023) / 1024);
   g_assert_cmpint (test->operation == HF_IO_READ ? 0 : pread (fd, memory, length, 0), ==,
@@ -604,162 +601,6 @@ test_many_bytes (gconstpointer data)
   close (fd);
 }
 
-/* --- O_DIRECT --- */
-
-#define DIRECT_SIZE 65536u
-#define DIRECT_ALIGNMENT 4096u /* a multiple of what any file system here asks for */
-
-static guint8 *
-direct_memory (const Case *test)
-{
-  guint8 *memory = aligned_alloc (DIRECT_ALIGNMENT, DIRECT_SIZE);
-
-  g_assert_nonnull (memory);
-  for (gsize i = 0; i < DIRECT_SIZE; i++)
-    memory[i] = test->operation == HF_IO_WRITE ? pattern (i) : 0;
-  return memory;
-}
-
-static void
-direct_check (const Case *test, int fd, guint8 *memory, gsize length)
-{
-  if (test->operation == HF_IO_WRITE)
-    g_assert_cmpint (pread (fd, memory, DIRECT_SIZE, 0), ==, DIRECT_SIZE);
-  for (gsize i = 0; i < length; i++)
-    g_assert_cmphex (memory[i], ==, pattern (i));
-}
-
-/* Short off the alignment: done again from the boundary before it, never from between. */
-static void
-test_direct_remainder (gconstpointer data)
-{
-  const Case *test = data;
-  const gssize script[] = { 5000, 4096, 10001, -EINTR, 1, FULL };
-  Injector injector = { .script = script, .n = G_N_ELEMENTS (script), .then = FULL };
-  g_autoptr (GError) error = NULL;
-  guint8 *memory = direct_memory (test);
-  const struct iovec iov[] = { { memory, 8192 }, { memory + 8192, DIRECT_SIZE - 8192 } };
-  int fd = contract_file (DIRECT_SIZE, TRUE);
-
-  injector_start (&injector);
-  g_assert_cmpint (move (test, FALSE, fd, iov, 2, 0, NULL, &error), ==, 1);
-  injector_stop (&injector);
-  g_assert_cmpuint (injector.calls, ==, G_N_ELEMENTS (script));
-  for (guint i = 0; i < injector.calls; i++)
-    g_assert_cmpint (injector.offsets[i] % 512, ==, 0);
-  /* 5000 counts for 4096 or 4608, as the alignment is; then the numbers grow but for the last, which made no progress. */
-  g_assert_cmpint (injector.offsets[1], >=, 4096);
-  g_assert_cmpint (injector.offsets[1], <=, 5000);
-  g_assert_cmpint (injector.offsets[5], ==, injector.offsets[4]);
-  direct_check (test, fd, memory, DIRECT_SIZE);
-  close (fd);
-  free (memory);
-}
-
-/* Without progress it ends, and says how far it came. */
-static void
-test_direct_stuck (gconstpointer data)
-{
-  const Case *test = data;
-  const gssize script[] = { 8192, 100, 100 };
-  Injector injector = { .script = script, .n = G_N_ELEMENTS (script), .then = FULL };
-  g_autoptr (GError) error = NULL;
-  guint8 *memory = direct_memory (test);
-  const struct iovec iov = { memory, DIRECT_SIZE };
-  int fd = contract_file (DIRECT_SIZE, TRUE);
-  gsize done;
-
-  injector_start (&injector);
-  g_assert_cmpint (move (test, FALSE, fd, &iov, 1, 0, &done, &error), ==, -1);
-  injector_stop (&injector);
-  g_assert_cmpuint (injector.calls, ==, 3);
-  g_assert_cmpuint (done, ==, 8192);
-  assert_error (test, error, HF_IO_ERROR_STUCK, 0, DIRECT_SIZE, 8192, 0);
-  g_assert_nonnull (strstr (error->message, "O_DIRECT"));
-  direct_check (test, fd, memory, 8192);
-  close (fd);
-  free (memory);
-}
-
-/* The end of a file is off the alignment too, but is the end. Nothing is injected. */
-static void
-test_direct_end (gconstpointer data)
-{
-  const Case *test = data;
-  guint8 *memory = direct_memory (test);
-  const struct iovec iov = { memory, DIRECT_SIZE };
-  const gsize sizes[] = { 10000, 8192, 1 };
-
-  for (guint i = 0; i < G_N_ELEMENTS (sizes); i++) {
-    g_autoptr (GError) error = NULL;
-    int fd = contract_file (sizes[i], TRUE);
-    gsize done;
-
-    g_assert_cmpint (move (test, FALSE, fd, &iov, 1, 0, &done, &error), ==, -1);
-    g_assert_cmpuint (done, ==, sizes[i]);
-    assert_error (test, error, HF_IO_ERROR_TRUNCATED, 0, DIRECT_SIZE, done, 0);
-    direct_check (test, fd, memory, done);
-    close (fd);
-  }
-  free (memory);
-}
-
-/* Random schedules on O_DIRECT, short results on and off the alignment. */
-static void
-test_direct_any_schedule (gconstpointer data)
-{
-  const Case *test = data;
-
-  for (guint32 seed = 1; seed <= 40; seed++) {
-    g_autoptr (GRand) rand = g_rand_new_with_seed (seed);
-    Injector injector = { .rand = rand, .step = 4099 };
-    g_autoptr (GError) error = NULL;
-    guint8 *memory = direct_memory (test);
-    const struct iovec iov[] = { { memory, 4096 }, { memory + 4096, 20480 }, { memory + 24576, DIRECT_SIZE - 24576 } };
-    int fd = contract_file (DIRECT_SIZE, TRUE);
-
-    injector_start (&injector);
-    g_assert_cmpint (move (test, FALSE, fd, iov, 3, 0, NULL, &error), ==, 1);
-    injector_stop (&injector);
-    direct_check (test, fd, memory, DIRECT_SIZE);
-    close (fd);
-    free (memory);
-  }
-}
-
-/* EINVAL of O_DIRECT says what is wrong when something is. */
-static void
-test_direct_misaligned (gconstpointer data)
-{
-  const Case *test = data;
-  Injector injector = { .then = -EINVAL };
-  guint8 *memory = direct_memory (test);
-  const struct iovec odd_memory = { memory + 1, 4096 }, odd_length = { memory, 1000 }, right = { memory, 4096 };
-  const struct {
-    const struct iovec *iov;
-    gint64 offset;
-    HfIoError code;
-  } cases[] = {
-    { &odd_memory, 0, HF_IO_ERROR_ARGUMENT },
-    { &odd_length, 0, HF_IO_ERROR_ARGUMENT },
-    { &right, 100, HF_IO_ERROR_ARGUMENT },
-    { &right, 4096, HF_IO_ERROR_FAILED },
-  };
-  int fd = contract_file (DIRECT_SIZE, TRUE);
-
-  injector_start (&injector);
-  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
-    g_autoptr (GError) error = NULL;
-
-    g_assert_cmpint (move (test, FALSE, fd, cases[i].iov, 1, cases[i].offset, NULL, &error), ==, -1);
-    assert_error (test, error, cases[i].code, cases[i].offset, cases[i].iov->iov_len, 0, EINVAL);
-    g_assert_true ((strstr (error->message, "O_DIRECT") != NULL) == (cases[i].code == HF_IO_ERROR_ARGUMENT));
-  }
-  injector_stop (&injector);
-  close (fd);
-  free (memory);
-}
-
 /* --- a real short write --- */
 
 /* The kernel writes up to the limit, and then says EFBIG (setrlimit(2)). */
@@ -778,45 +619,14 @@ test_limit (gconstpointer data)
   signal (SIGXFSZ, SIG_IGN);
   g_assert_cmpint (ftruncate (world.fd, START), ==, 0);
   g_assert_cmpint (setrlimit (RLIMIT_FSIZE, &limit), ==, 0);
-  g_assert_cmpint (move (test, FALSE, world.fd, world.iov, world.n_iov, START, &done, &error), ==, -1);
+  g_assert_cmpint (contract_move (test, FALSE, world.fd, world.iov, world.n_iov, START, &done, &error), ==, -1);
   g_assert_cmpuint (done, ==, 1000);
-  assert_error (test, error, HF_IO_ERROR_FULL, START, SIZE, 1000, EFBIG);
+  contract_assert_error (test, error, HF_IO_ERROR_FULL, START, SIZE, 1000, EFBIG);
   g_assert_cmpint (lseek (world.fd, 0, SEEK_END), ==, START + 1000);
   world_clear (&world);
 }
 
-/* O_DIRECT is told EINVAL there, because what is left below the limit is off its alignment. The limit is the reason all the same.
- */
-static void
-test_direct_limit (gconstpointer data)
-{
-  const Case *test = data;
-  const struct rlimit limit = { .rlim_cur = 10000, .rlim_max = 10000 };
-  g_autoptr (GError) error = NULL;
-  guint8 *memory;
-  struct iovec iov = { NULL, DIRECT_SIZE };
-  int fd;
-
-  if (contract_parent ())
-    return;
-  fd = contract_file (0, TRUE);
-  iov.iov_base = memory = direct_memory (test);
-  signal (SIGXFSZ, SIG_IGN);
-  g_assert_cmpint (setrlimit (RLIMIT_FSIZE, &limit), ==, 0);
-  g_assert_cmpint (move (test, FALSE, fd, &iov, 1, 0, NULL, &error), ==, -1);
-  g_assert_error (error, HF_IO_ERROR, HF_IO_ERROR_FULL);
-  g_assert_nonnull (strstr (error->message, "RLIMIT_FSIZE"));
-  close (fd);
-  free (memory);
-}
-
-enum { READS = 1, WRITES = 2 };
-
-static const struct {
-  const char *name;
-  guint operations;
-  void (*run) (gconstpointer data);
-} tests[] = {
+static const ContractTest tests[] = {
   { "each-fault", READS | WRITES, test_each_fault },
   { "zero", READS | WRITES, test_zero },
   { "byte-by-byte", READS | WRITES, test_byte_by_byte },
@@ -829,11 +639,7 @@ static const struct {
   { "real-errors", READS | WRITES, test_real_errors },
   { "many-elements", READS | WRITES, test_many_elements },
   { "many-bytes", READS | WRITES, test_many_bytes },
-  { "direct-remainder", READS | WRITES, test_direct_remainder },
-  { "direct-stuck", READS | WRITES, test_direct_stuck },
-  { "direct-end", READS, test_direct_end },
-  { "direct-any-schedule", READS | WRITES, test_direct_any_schedule },
-  { "direct-misaligned", READS | WRITES, test_direct_misaligned },
+  { "limit", WRITES, test_limit },
 };
 
 static void
@@ -845,18 +651,23 @@ add (const Mover *mover, HfIoOperation operation, const char *name, void (*run) 
   g_test_add_data_func_full (path, g_memdup2 (&test, sizeof test), (GTestDataFunc)run, g_free);
 }
 
+static void
+add_all (const Mover *mover, const ContractTest *list, guint n)
+{
+  for (guint i = 0; i < n; i++) {
+    g_autofree char *read_name = g_strconcat (list[i].name, "/read", NULL);
+    g_autofree char *write_name = g_strconcat (list[i].name, "/write", NULL);
+
+    if (list[i].operations & READS)
+      add (mover, HF_IO_READ, read_name, list[i].run);
+    if (list[i].operations & WRITES)
+      add (mover, HF_IO_WRITE, write_name, list[i].run);
+  }
+}
+
 void
 contract_add (const Mover *mover)
 {
-  for (guint i = 0; i < G_N_ELEMENTS (tests); i++) {
-    g_autofree char *read_name = g_strconcat (tests[i].name, "/read", NULL);
-    g_autofree char *write_name = g_strconcat (tests[i].name, "/write", NULL);
-
-    if (tests[i].operations & READS)
-      add (mover, HF_IO_READ, read_name, tests[i].run);
-    if (tests[i].operations & WRITES)
-      add (mover, HF_IO_WRITE, write_name, tests[i].run);
-  }
-  add (mover, HF_IO_WRITE, "limit", test_limit);
-  add (mover, HF_IO_WRITE, "direct-limit", test_direct_limit);
+  add_all (mover, tests, G_N_ELEMENTS (tests));
+  add_all (mover, contract_direct_tests, contract_n_direct_tests);
 }
