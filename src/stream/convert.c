@@ -11,8 +11,8 @@
  *
  * To classic: the input's structure is verified first (both walks, the layout, pages that nobody wrote), because the bitmaps are
  * believed from then on. Then come CONFIGURATION without the capability, whatever lies between it and RAM, RAM START with a plain
- * block list, one PART section with every page once, block by block, and from the end of RAM START on the input as it is: its
- * own empty PARTs, the command, END, devices, EOF and description.
+ * block list, one PART section with every page once, block by block, and the rest of the input as it is: its own empty PARTs, the
+ * command, END, devices, EOF and description.
  *
  * A libvirt image loses its header: the output is a QEMU stream.
  */
@@ -35,6 +35,8 @@
 #define PIECE (1u << 20)
 #define TYPE_START 0x01
 #define TYPE_PART 0x02
+#define TYPE_END 0x03
+#define TYPE_COMMAND 0x08
 #define TYPE_FOOTER 0x7e
 #define BITMAP_PIECE 4096u
 
@@ -437,11 +439,31 @@ prepare (Classic *classic, GError **error)
   return TRUE;
 }
 
+/* Where the pages go: before the first PART, command or END. QEMU 10 writes early devices (virtio-mem) behind RAM START, and they
+   are to be loaded before the pages. */
+static guint64
+find_place (const Classic *classic)
+{
+  const GPtrArray *sections = classic->map->sections;
+
+  for (guint i = 0; i < sections->len; i++) {
+    const HfStreamSection *section = g_ptr_array_index (sections, i);
+
+    if (section->offset > classic->start->offset
+        && (section->type == TYPE_PART || section->type == TYPE_END || section->type == TYPE_COMMAND))
+      return section->offset;
+  }
+  return classic->start->offset + classic->start->length;
+}
+
 static gboolean
 put_all (Classic *classic, GError **error)
 {
-  return put_head (classic, error) && put_start (classic, error) && put_ram (classic, error)
-         && put_range (classic, classic->start->offset + classic->start->length, classic->map->end, error);
+  guint64 place = find_place (classic);
+
+  return put_head (classic, error) && put_start (classic, error)
+         && put_range (classic, classic->start->offset + classic->start->length, place, error) && put_ram (classic, error)
+         && put_range (classic, place, classic->map->end, error);
 }
 
 /* Waits for the blocks, looks at the end, adds the trailer. */
