@@ -122,6 +122,31 @@ test_good (void)
   }
 }
 
+/* The description says something that only one of the walks goes by (see test-stream-walks.c): one line, of that walk. */
+static void
+test_one_walk_is_wrong (void)
+{
+  static const struct {
+    const char *text, *by, *walk;
+  } cases[] = {
+    { "\"array_len\": 8, ", "\"array_len\": 7, ", "forward: " },
+    { "\"size\": 33}", "\"size\": 32}", "from the end: " },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autoptr (FakeStream) stream = fake_stream_new (&classic);
+    guint8 *found = memmem (stream->bytes->data, stream->bytes->len, cases[i].text, strlen (cases[i].text));
+    g_autoptr (HfVerifyReport) report = NULL;
+
+    g_assert_nonnull (found);
+    memcpy (found, cases[i].by, strlen (cases[i].by));
+    report = verify_bytes (stream->bytes, 0, FALSE, 0);
+    g_assert_cmpuint (report->n_problems, ==, 1);
+    g_assert_true (g_str_has_prefix (g_ptr_array_index (report->problems, 0), cases[i].walk));
+    g_assert_false (report->incomplete);
+  }
+}
+
 /* mapped-ram. */
 
 /* What is known of block 0, "pc.ram", of the stream above. */
@@ -528,6 +553,7 @@ main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/stream/verify/good", test_good);
+  g_test_add_func ("/stream/verify/one-walk-is-wrong", test_one_walk_is_wrong);
   MAPPED_TEST ("version", test_mapped_version);
   MAPPED_TEST ("page-size", test_mapped_page_size);
   MAPPED_TEST ("bitmap-offset", test_mapped_bitmap_offset);
