@@ -5,8 +5,12 @@
  * Classic to mapped-ram and back. The input is verified as it is read; the output is verified before it is committed (verify.h),
  * and appears whole or not at all.
  *
- * To classic: CONFIGURATION without the capability, START, then every page once: those of clear bits as ZERO items, because the
- * destination's memory need not be zero (firmware), then END and everything behind it as it was.
+ * To classic: CONFIGURATION without the capability, START, early devices, then every page once: those of clear bits as ZERO
+ * items, because the destination's memory need not be zero (firmware), then END and everything behind it as it was.
+ *
+ * Of a libvirt image only the stream is converted; the output is a file of QEMU's own. Checksums of the input, if it has some,
+ * are tested on the way. HF_STREAM_ERROR_UNSUPPORTED: x-ignore-shared (the memory is not in the file), a stream without
+ * CONFIGURATION; to mapped-ram also what mapped-writer.h names.
  *
  * Thread: one at a time. Errors: HF_STREAM_ERROR, HF_IO_ERROR.
  */

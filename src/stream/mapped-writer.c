@@ -36,7 +36,7 @@
 #define COMMAND_SWITCHOVER_START 0x0b
 #define COMMAND_LENGTH 5u
 
-/* More than any guest has, and it bounds the memory for the page sets to 4 MiB before the first page. */
+/* More than any guest has, and it bounds the memory for the page sets to 16 MiB before the first page. */
 #define RAM_MAX (G_GUINT64_CONSTANT (1) << 46)
 
 #define PIECE (1u << 20)

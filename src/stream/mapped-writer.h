@@ -6,6 +6,10 @@
  * direct-io). Every page has its fixed place; runs of neighbouring pages become one positioned vector write; a page that is sent
  * again overwrites, one that turns zero only loses its bit. Bitmaps are written last, so what is broken off has none.
  *
+ * HF_STREAM_ERROR_UNSUPPORTED: what the parser cannot step over (feed.h: other iterables and early devices between START and END
+ * of ram), x-ignore-shared, a stream without CONFIGURATION, commands other than SWITCHOVER_START. XBZRLE is applied to the page
+ * that was sent before.
+ *
  * Before a page is written whose older bytes are still in flight, those are waited for: the later one wins.
  *
  * Thread: the one that made it. Errors: HF_STREAM_ERROR, HF_IO_ERROR; the first stays.

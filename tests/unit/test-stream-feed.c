@@ -424,6 +424,13 @@ ram_version (GByteArray *stream)
 }
 
 static void
+ram_instance (GByteArray *stream)
+{
+  start (stream);
+  cs_section (stream, 0x01, 2, "ram", 1, 4);
+}
+
+static void
 ram_twice (GByteArray *stream)
 {
   start (stream);
@@ -657,6 +664,7 @@ static const struct {
   { "other-part", other_part, HF_STREAM_ERROR_UNSUPPORTED, "section 77" },
   { "part-first", part_first, HF_STREAM_ERROR_MALFORMED, "before the START" },
   { "ram-version", ram_version, HF_STREAM_ERROR_UNSUPPORTED, "version 5" },
+  { "ram-instance", ram_instance, HF_STREAM_ERROR_UNSUPPORTED, "instance 1" },
   { "ram-twice", ram_twice, HF_STREAM_ERROR_MALFORMED, "second START" },
   { "eof-early", eof_early, HF_STREAM_ERROR_MALFORMED, "ends before the END" },
   { "unknown-type", unknown_type, HF_STREAM_ERROR_MALFORMED, "0x33" },
