@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import subprocess
+import threading
 
 from harness.host import end_with_parent
 from harness.tap import Failure, check
@@ -42,11 +43,13 @@ class Material:
         self.runner, self.folder = runner, os.path.join(runner.root, "material")
         os.makedirs(self.folder, exist_ok=True)
         self._layouts = {}
+        self._making = threading.RLock()  # cases run several programs at a time, and one material is made of another
 
     def path(self, name):
         path = os.path.join(self.folder, name)
-        if not os.path.exists(path):
-            getattr(self, "make_" + name.replace("-", "_"))(path)
+        with self._making:
+            if not os.path.exists(path):
+                getattr(self, "make_" + name.replace("-", "_"))(path)
         return path
 
     def data(self, name):
