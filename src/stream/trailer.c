@@ -122,7 +122,7 @@ find_wrong_length (const HfTrailer *trailer, guint64 file_size)
   if (!g_uint64_checked_add (&payload_end, trailer->payload_offset, trailer->payload_length) || payload_end > file_size)
     return "the payload ends behind the end of the file";
   if (trailer->n_blocks > HF_TRAILER_BLOCKS_MAX)
-    return "there are more blocks than 2^28";
+    return "there are more blocks than 2^24";
   if (trailer->n_blocks != hf_trailer_count_blocks (trailer->payload_offset, trailer->payload_length, trailer->block_size))
     return "the number of blocks is not that of the payload";
   /* Neither product nor sum can overflow any more. */

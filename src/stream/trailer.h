@@ -22,7 +22,8 @@
 
 #define HF_TRAILER_FOOTER_SIZE 80u
 #define HF_TRAILER_BLOCK_SIZE (1u << 20) /* what capture writes */
-#define HF_TRAILER_BLOCKS_MAX (G_GUINT64_CONSTANT (1) << 28)
+/* 16 TiB in blocks of what capture writes; all checksums are read at once, so this bounds what a hostile file costs in memory. */
+#define HF_TRAILER_BLOCKS_MAX (G_GUINT64_CONSTANT (1) << 24)
 
 typedef enum {
   HF_TRAILER_COMPLETE = 1 << 0 /* the end of a QEMU stream was seen (not set with --any) */

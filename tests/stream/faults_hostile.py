@@ -13,6 +13,7 @@ from .faults_process import bounded, each, run
 from .faults_walker import libvirt_header
 
 BIG, MANY = 1 << 63, (1 << 31) - 1
+FILE_MAX = 9 << 40  # less than ext4 can have
 
 
 def u32(value):
@@ -107,6 +108,14 @@ def trailer(payload, n_blocks=1, block_size=1 << 20, offset=0, length=None, vers
     return payload + bytes(8) + footer + u32(1) + bytes(20) + u64(0)
 
 
+def huge_trailer():
+    """Every length in it fits the file, which is nearly all hole: a gigabyte of checksums."""
+    n_blocks, block_size = 1 << 27, 1 << 16
+    length = n_blocks * block_size
+    size = length + 8 * n_blocks + 80
+    return {0: SMALL, size - 80: trailer(b"", n_blocks, block_size, length=length)[8:]}, size
+
+
 def libvirt(version=2, data_len=100, format=0, magic=b"LibvirtQemudSave"):
     return struct.pack("=16s5I", magic, version, data_len, 1, format, 0) + bytes(56) + bytes(100) + SMALL + describe()
 
@@ -163,6 +172,7 @@ def files():
         "trailer: 2^60 blocks": trailer(whole, n_blocks=1 << 60), "trailer: block size 0": trailer(whole, block_size=0),
         "trailer: block size 3": trailer(whole, block_size=3), "trailer: payload longer than the file": trailer(whole, length=BIG),
         "trailer: payload before the file": trailer(whole, offset=-1), "trailer: only a footer": trailer(b"", n_blocks=0),
+        "trailer: of 8 TiB in the smallest blocks": huge_trailer(),
         "trailer: version 2": trailer(whole, version=2), "trailer: wrong sum": trailer(whole),
         "libvirt: data_len 4 GiB": libvirt(data_len=0xFFFFFFFF), "libvirt: version 3": libvirt(version=3),
         "libvirt: gzip": libvirt(format=1), "libvirt: format 99": libvirt(format=99),
@@ -176,10 +186,10 @@ def write_file(path, content):
     pieces, size = content if isinstance(content, tuple) else ({0: content}, len(content))
     with open(path, "wb") as file:
         for offset, data in pieces.items():
-            if offset < 1 << 43:
+            if offset < FILE_MAX:
                 file.seek(offset)
                 file.write(data)
-        file.truncate(min(size, 1 << 43))
+        file.truncate(min(size, FILE_MAX))
 
 
 # What is odd, but a stream all the same, as far as anybody can see who has not that much memory: these verbs may take it.
