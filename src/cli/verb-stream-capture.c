@@ -104,7 +104,10 @@ capture (HfRun *run, const CaptureWords *words, const HfCaptureOptions *options,
     close (connection);
   if (done || (listened && !g_error_matches (failure, HF_STREAM_ERROR, HF_STREAM_ERROR_BUSY)))
     hf_stream_show_status (run, words->files[0], &status, hf_interrupted ());
-  else
+  /* What is committed and could not be said in FILE.status is no success: somebody waits for that. */
+  if (!done
+      && (!listened || status.outcome == HF_OUTCOME_COMMITTED
+          || g_error_matches (failure, HF_STREAM_ERROR, HF_STREAM_ERROR_BUSY)))
     hf_stream_report_error (run, listened ? words->files[0] : NULL, failure);
   return TRUE;
 }

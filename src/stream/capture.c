@@ -9,8 +9,8 @@
  * instead of being thrown away for a file that nobody can load.
  *
  * The lock of the save file is held from before the first byte until the status is written, and the status is touched by nobody
- * else: so hf_stream_status_wait sees either a living capture or its last word. On failure .partial goes first, so that a full
- * disk has room for the status again.
+ * else: so hf_stream_status_wait sees either a living capture or its last word. Its room on the disk is made
+ * before the first byte is taken; on failure .partial goes first, so that a full disk has room for a long error too.
  *
  * An empty input is no QEMU stream, hence incomplete; with `any` it is what cat makes of it: an empty payload.
  */
@@ -40,6 +40,7 @@ typedef struct {
   const HfStreamJob *job;
   HfInput *input;
   HfSaveFile *file;
+  HfStatusRoom *room;
   HfBlockWriter *blocks; /* plain */
   HfFeed *feed;          /* plain; NULL: nothing (more) to ask it */
   HfMappedWriter *mapped;
@@ -239,7 +240,9 @@ run (Capture *capture, int input, const char *path, GError **error)
   /* Once more, now that nobody else can: another capture may have ended since we looked. */
   if (!capture->file || !hf_stream_status_remove (path, error))
     return FALSE;
-  capture->input = hf_input_new (input, error);
+  /* Before the guest is given up for a file that nobody would learn of. */
+  capture->room = hf_stream_status_reserve (path, error);
+  capture->input = capture->room ? hf_input_new (input, error) : NULL;
   return capture->input && format->open (capture, error) && receive (capture, format, error)
          && format->finish (capture, &length, error) && hf_stream_job_step (capture->job, capture->bytes, capture->bytes, error)
          && hf_save_file_commit (capture->file, length, error);
@@ -328,7 +331,8 @@ hf_capture (int input, const char *path, const HfCaptureOptions *options, const 
   fill_status (&capture, cause, ret_status);
   /* The status of a file that another one writes is that one's. */
   if (ours && !g_error_matches (cause, HF_STREAM_ERROR, HF_STREAM_ERROR_BUSY))
-    hf_stream_status_write (path, ret_status, &status_error);
+    hf_stream_status_write (path, ret_status, g_steal_pointer (&capture.room), &status_error);
+  hf_stream_status_room_free (capture.room);
   hf_save_file_free (capture.file);
   if (!ok) {
     g_propagate_error (error, g_steal_pointer (&cause));

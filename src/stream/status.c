@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Owns the bytes of FILE.status, and the wait for it. Any thread; no state.
+ * Owns the bytes of FILE.status, the room for them on the disk, and the wait for them. Any thread; no state.
+ *
+ * Theory of operation of the room: a disk that is full after a commit would leave a file in place that nobody learns of. So a
+ * file without a name gets its blocks before the first byte of the stream is taken; the text is written over them, and the file
+ * renamed.
  *
  * Theory of operation of the wait: while a capture lives, it holds the lock of the file that it writes, from before there is
  * anything to see until after the status is written; so a status counts only when nobody has that lock, and a lock that went away
@@ -26,6 +30,8 @@
 #include <holdfast/io.h>
 #include <json-glib/json-glib.h>
 #include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -35,6 +41,10 @@
 #define DEPTH_MAX 4u
 #define LOOK_EVERY_MS 20
 #define GRACE_US (100 * 1000)
+#define TEMPORARY ".holdfast-"
+#define ROUNDS_MAX 1000
+/* What a status without an error has more than an empty one. Whoever fails has given his own room back before he says so. */
+#define ROOM_FOR_NUMBERS 1024
 
 static const char *const outcome_names[] = { "committed", "incomplete", "failed", "interrupted" };
 G_STATIC_ASSERT (G_N_ELEMENTS (outcome_names) == HF_N_STREAM_OUTCOMES);
@@ -56,10 +66,14 @@ hf_stream_status_clear (HfStreamStatus *status)
   *status = (HfStreamStatus){ 0 };
 }
 
+/* Beside the file itself, not beside a link to it, so that all who know the file know its status. What cannot be a file keeps its
+   own name: then the status is there to say that. */
 static char *
 status_path (const char *path)
 {
-  return g_strconcat (path, ".status", NULL);
+  g_autofree char *target = hf_file_target (path, NULL);
+
+  return g_strconcat (target ?: path, ".status", NULL);
 }
 
 static gboolean
@@ -97,21 +111,144 @@ encode (const char *path, const HfStreamStatus *status)
   return g_strconcat (text, "\n", NULL);
 }
 
-gboolean
-hf_stream_status_write (const char *path, const HfStreamStatus *status, GError **error)
+/* ---- room on the disk ---- */
+
+struct _HfStatusRoom {
+  char *folder, *temporary; /* temporary NULL: the file has no name yet, and needs none to go away with us */
+  int fd, folder_fd;        /* folder_fd -1: it may not be read, hence not be synced either */
+};
+
+void
+hf_stream_status_room_free (HfStatusRoom *room)
 {
+  if (!room)
+    return;
+  if (room->temporary)
+    unlink (room->temporary);
+  if (room->fd >= 0)
+    close (room->fd);
+  if (room->folder_fd >= 0)
+    close (room->folder_fd);
+  g_free (room->temporary);
+  g_free (room->folder);
+  g_free (room);
+}
+
+/* Not each file system has files without a name (NFS has not); a capture that is killed then leaves this one behind. */
+static gboolean
+open_room (HfStatusRoom *room)
+{
+  room->fd = open (room->folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+  if (room->fd >= 0)
+    return TRUE;
+  room->temporary = g_build_filename (room->folder, TEMPORARY "XXXXXX", NULL);
+  room->fd = mkostemp (room->temporary, O_CLOEXEC); /* mode 0600 */
+  if (room->fd >= 0)
+    return TRUE;
+  g_clear_pointer (&room->temporary, g_free);
+  return FALSE;
+}
+
+HfStatusRoom *
+hf_stream_status_reserve (const char *path, GError **error)
+{
+  g_autoptr (HfStatusRoom) room = g_new0 (HfStatusRoom, 1);
+  g_autofree char *name = status_path (path);
+  const HfStreamStatus shortest = { 0 };
+  g_autofree char *text = encode (path, &shortest);
+  int rc;
+
+  room->folder = g_path_get_dirname (name);
+  room->folder_fd = open (room->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  room->fd = -1;
+  if (!open_room (room)) {
+    fail_errno (error, errno, "make room for");
+    return NULL;
+  }
+  rc = posix_fallocate (room->fd, 0, (off_t)(strlen (text) + ROOM_FOR_NUMBERS));
+  if (rc != 0) {
+    fail_errno (error, rc, "make room for");
+    return NULL;
+  }
+  return g_steal_pointer (&room);
+}
+
+/* Over the room, so that nothing has to be allocated. */
+static gboolean
+fill_room (const HfStatusRoom *room, const char *text, GError **error)
+{
+  gsize length = strlen (text);
+  g_autoptr (GError) cause = NULL;
+
+  if (!hf_file_write_all (room->fd, text, length, &cause)) {
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "write the .status: %s", cause->message);
+    return FALSE;
+  }
+  return (ftruncate (room->fd, (off_t)length) == 0 && fsync (room->fd) == 0) || fail_errno (error, errno, "sync");
+}
+
+/* A file without a name gets one that nobody has; only then can it replace another. */
+static gboolean
+name_room (HfStatusRoom *room, GError **error)
+{
+  g_autofree char *self = g_strdup_printf ("/proc/self/fd/%d", room->fd);
+
+  for (guint round = 0; !room->temporary && round < ROUNDS_MAX; round++) {
+    g_autofree char *name = g_strdup_printf ("%s/" TEMPORARY "%06x", room->folder, g_random_int () & 0xffffff);
+
+    if (linkat (AT_FDCWD, self, AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0)
+      room->temporary = g_steal_pointer (&name);
+    else if (errno != EEXIST)
+      break;
+  }
+  return room->temporary || fail_errno (error, errno, "name");
+}
+
+static gboolean
+use_room (HfStatusRoom *room, const char *name, const char *text, GError **error)
+{
+  if (!fill_room (room, text, error) || !name_room (room, error))
+    return FALSE;
+  /* The name may be a link, in a folder where others put links: it is replaced, not followed. */
+  if (rename (room->temporary, name) != 0)
+    return fail_errno (error, errno, "rename");
+  g_clear_pointer (&room->temporary, g_free);
+  /* EINVAL: a file system that cannot sync folders, where nothing better can be done. */
+  return room->folder_fd < 0 || fsync (room->folder_fd) == 0 || errno == EINVAL
+         || fail_errno (error, errno, "sync the folder of");
+}
+
+/* Whatever the room could not be used for (a name without /proc, for one) is tried without it. */
+static gboolean
+put_status (const char *name, const char *text, HfStatusRoom *room, GError **error)
+{
+  g_autoptr (HfStatusRoom) ours = room;
+  g_autoptr (GError) cause = NULL;
+
+  if (ours && use_room (ours, name, text, &cause))
+    return TRUE;
+  if (cause)
+    g_debug ("%s", cause->message);
+  g_clear_error (&cause);
+  g_clear_pointer (&ours, hf_stream_status_room_free);
+  if (hf_file_replace_name (name, text, strlen (text), &cause))
+    return TRUE;
+  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "write the .status: %s", cause->message);
+  return FALSE;
+}
+
+gboolean
+hf_stream_status_write (const char *path, const HfStreamStatus *status, HfStatusRoom *room, GError **error)
+{
+  g_autoptr (HfStatusRoom) ours = room;
   g_autofree char *name = status_path (path);
   g_autofree char *text = encode (path, status);
-  g_autoptr (GError) cause = NULL;
   guint wanted = 0;
 
   if (hf_fail_point ("before", "stream-status", FALSE, &wanted) == HF_FAIL_ERROR)
     return fail_errno (error, (int)wanted, "write");
-  /* The folder may be one where others put links. */
-  if (!hf_file_replace_name (name, text, strlen (text), &cause)) {
-    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "write the .status: %s", cause->message);
+  if (!put_status (name, text, g_steal_pointer (&ours), error))
     return FALSE;
-  }
   return hf_fail_point ("after", "stream-status", FALSE, &wanted) != HF_FAIL_ERROR || fail_errno (error, (int)wanted, "write");
 }
 

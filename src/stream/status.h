@@ -31,8 +31,16 @@ typedef struct {
 
 void hf_stream_status_clear (HfStreamStatus *status);
 
-/* path is FILE's; ".status" is added. The file is a regular one of at most 64 KiB or it is refused. */
-gboolean hf_stream_status_write (const char *path, const HfStreamStatus *status, GError **error);
+/* Room on the disk for the status of path, so that it can be written when the disk is full. HF_STREAM_ERROR_FILE if there is
+ * none. */
+typedef struct _HfStatusRoom HfStatusRoom;
+HfStatusRoom *hf_stream_status_reserve (const char *path, GError **error);
+void hf_stream_status_room_free (HfStatusRoom *room);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfStatusRoom, hf_stream_status_room_free)
+
+/* path is FILE's; a symbolic link is followed, and ".status" is added. The file is a regular one of at most 64 KiB or it is
+   refused. room: of the same path, used up in any case; NULL: none was made. */
+gboolean hf_stream_status_write (const char *path, const HfStreamStatus *status, HfStatusRoom *room, GError **error);
 gboolean hf_stream_status_read (const char *path, HfStreamStatus *ret, GError **error);
 /* TRUE if there is none either. A capture removes it before it makes FILE.partial, and writes it before it gives up the lock; one
    that found another at work touches it not at all. */

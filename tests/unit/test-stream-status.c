@@ -62,7 +62,7 @@ write_status (Place *place, const HfStreamStatus *status)
 {
   g_autoptr (GError) error = NULL;
 
-  g_assert_true (hf_stream_status_write (place->path, status, &error));
+  g_assert_true (hf_stream_status_write (place->path, status, NULL, &error));
   g_assert_no_error (error);
 }
 
@@ -220,7 +220,7 @@ act (Place *place, char what, HfSaveFile **file)
   else if (what == 'r')
     hf_save_file_commit (*file, 0, NULL);
   else if (what == 's')
-    hf_stream_status_write (place->path, &committed, NULL);
+    hf_stream_status_write (place->path, &committed, NULL, NULL);
   else if (what == 'f')
     g_clear_pointer (file, hf_save_file_free);
 }
