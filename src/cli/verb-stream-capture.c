@@ -57,6 +57,8 @@ parse_capture (HfRun *run, char **argv, CaptureWords *words, GError **error)
   if (!hf_run_parse (run, &spec, given, &words->files, error)
       || !hf_stream_check_files (words->files, 1, "capture needs one FILE", error))
     return FALSE;
+  if (!hf_stream_check_output (words->files[0], error))
+    return FALSE;
   if (words->fd && words->listen)
     return hf_usage_error (error, "--fd and --listen exclude each other");
   if (words->any && words->mapped)

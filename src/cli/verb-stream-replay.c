@@ -189,7 +189,8 @@ parse_convert (HfRun *run, char **argv, ConvertWords *words, Converter *ret, GEr
       *ret = formats[i].convert;
   if (!*ret)
     return hf_usage_error (error, "convert needs --to mapped-ram or --to classic");
-  return hf_stream_check_files (words->files, 2, "convert needs two files, IN and OUT", error);
+  return hf_stream_check_files (words->files, 2, "convert needs two files, IN and OUT", error)
+         && hf_stream_check_output (words->files[1], error);
 }
 
 gboolean

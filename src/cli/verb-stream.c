@@ -10,6 +10,7 @@
 
 #include "cli/interrupt.h"
 #include "cli/verb-stream.h"
+#include "stream/save-file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -141,6 +142,14 @@ hf_stream_check_files (char *const *rest, guint n, const char *what, GError **er
     if (!*rest[i])
       return hf_usage_error (error, "the name of a file is empty");
   return given == n || hf_usage_error (error, "%s", what);
+}
+
+gboolean
+hf_stream_check_output (const char *path, GError **error)
+{
+  const char *problem = hf_save_file_name_problem (path);
+
+  return !problem || hf_usage_error (error, "%s", problem);
 }
 
 /* ---- work ---- */

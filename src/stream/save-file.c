@@ -241,14 +241,33 @@ copy_prefix (HfSaveFile *file, guint64 prefix, GError **error)
   return ok;
 }
 
+const char *
+hf_save_file_name_problem (const char *path)
+{
+  g_autofree char *target = hf_file_target (path, NULL);
+  const char *name = target ?: path;
+
+  if (g_str_has_suffix (name, ".partial"))
+    return "a name that ends in .partial is that of a file that is not complete";
+  if (g_str_has_suffix (name, ".status"))
+    return "a name that ends in .status is that of the outcome of a capture";
+  return NULL;
+}
+
 static gboolean
 find_target (HfSaveFile *file, const char *path, GError **error)
 {
   g_autoptr (GError) cause = NULL;
+  const char *problem;
 
   file->target = hf_file_target (path, &cause);
   if (!file->target) {
     g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "%s", cause->message);
+    return FALSE;
+  }
+  problem = hf_save_file_name_problem (file->target);
+  if (problem) {
+    g_set_error_literal (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, problem);
     return FALSE;
   }
   file->partial = g_strconcat (file->target, ".partial", NULL);

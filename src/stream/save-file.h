@@ -28,6 +28,10 @@ typedef enum {
 
 typedef struct _HfSaveFile HfSaveFile;
 
+/* What is wrong with path as the name of a file of state, NULL: nothing. Names that end in .partial or .status, behind a symbolic
+   link, belong to another file: its writer removes them. */
+const char *hf_save_file_name_problem (const char *path);
+
 /* prefix: so many bytes of NAME, which must be there, are copied to the start of NAME.partial. HF_STREAM_ERROR_BUSY if another
    writer is alive. */
 HfSaveFile *hf_save_file_new (const char *path, guint64 prefix, HfSaveFlags flags, GError **error);

@@ -37,6 +37,7 @@
 #include <unistd.h>
 
 #define STATUS_VERSION 1
+#define BEGINNING "{\"version\":" /* of what encode makes */
 #define SIZE_MAX_BYTES (64u << 10)
 #define DEPTH_MAX 4u
 #define LOOK_EVERY_MS 20
@@ -173,6 +174,33 @@ hf_stream_status_reserve (const char *path, GError **error)
   return g_steal_pointer (&room);
 }
 
+/* Does what stands at name look like a status? Another file may be called so. A link is one of ours to replace, whatever it leads
+ * to. */
+static gboolean
+check_ours (const char *name, GError **error)
+{
+  char begin[sizeof BEGINNING - 1];
+  gboolean ours;
+  struct stat st;
+  int fd;
+
+  if (lstat (name, &st) != 0)
+    return errno == ENOENT || fail_errno (error, errno, "look at");
+  if (S_ISLNK (st.st_mode) || (S_ISREG (st.st_mode) && st.st_size == 0))
+    return TRUE;
+  ours = S_ISREG (st.st_mode) && st.st_size <= SIZE_MAX_BYTES;
+  /* One that we may not read, such as another user's, is judged by its size alone. */
+  fd = ours ? open (name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY) : -1;
+  if (fd >= 0) {
+    ours = read (fd, begin, sizeof begin) == (ssize_t)sizeof begin && memcmp (begin, BEGINNING, sizeof begin) == 0;
+    close (fd);
+  }
+  if (!ours)
+    g_set_error_literal (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE,
+                         "the .status that is there was not written by a capture, and is not written over");
+  return ours;
+}
+
 /* Over the room, so that nothing has to be allocated. */
 static gboolean
 fill_room (const HfStatusRoom *room, const char *text, GError **error)
@@ -238,6 +266,19 @@ put_status (const char *name, const char *text, HfStatusRoom *room, GError **err
 }
 
 gboolean
+hf_stream_status_remove (const char *path, GError **error)
+{
+  g_autofree char *name = status_path (path);
+
+  if (!check_ours (name, error))
+    return FALSE;
+  if (unlink (name) == 0 || errno == ENOENT)
+    return TRUE;
+  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "remove the old .status: %s", g_strerror (errno));
+  return FALSE;
+}
+
+gboolean
 hf_stream_status_write (const char *path, const HfStreamStatus *status, HfStatusRoom *room, GError **error)
 {
   g_autoptr (HfStatusRoom) ours = room;
@@ -247,20 +288,9 @@ hf_stream_status_write (const char *path, const HfStreamStatus *status, HfStatus
 
   if (hf_fail_point ("before", "stream-status", FALSE, &wanted) == HF_FAIL_ERROR)
     return fail_errno (error, (int)wanted, "write");
-  if (!put_status (name, text, g_steal_pointer (&ours), error))
+  if (!check_ours (name, error) || !put_status (name, text, g_steal_pointer (&ours), error))
     return FALSE;
   return hf_fail_point ("after", "stream-status", FALSE, &wanted) != HF_FAIL_ERROR || fail_errno (error, (int)wanted, "write");
-}
-
-gboolean
-hf_stream_status_remove (const char *path, GError **error)
-{
-  g_autofree char *name = status_path (path);
-
-  if (unlink (name) == 0 || errno == ENOENT)
-    return TRUE;
-  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "remove the old .status: %s", g_strerror (errno));
-  return FALSE;
 }
 
 static gboolean

@@ -42,8 +42,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfStatusRoom, hf_stream_status_room_free)
    refused. room: of the same path, used up in any case; NULL: none was made. */
 gboolean hf_stream_status_write (const char *path, const HfStreamStatus *status, HfStatusRoom *room, GError **error);
 gboolean hf_stream_status_read (const char *path, HfStreamStatus *ret, GError **error);
-/* TRUE if there is none either. A capture removes it before it makes FILE.partial, and writes it before it gives up the lock; one
-   that found another at work touches it not at all. */
+/* TRUE if there is none either. What is there and does not begin as a status is nobody's to remove, or to write over: it is
+   refused. A capture removes it before it makes FILE.partial, and writes it before it gives up the lock; one that found another
+   at work touches it not at all. */
 gboolean hf_stream_status_remove (const char *path, GError **error);
 
 /* Waits until a capture of path has said how it ended. A capture that is under way holds its lock on FILE.partial; one that died

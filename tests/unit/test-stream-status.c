@@ -105,6 +105,32 @@ test_remove (Place *place, gconstpointer data)
   g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
 }
 
+/* Another file may have that name, such as a state of a VM: it is neither removed nor replaced. */
+static void
+test_foreign (Place *place, gconstpointer data)
+{
+  g_autofree char *large = g_strnfill ((64 << 10) + 1, ' ');
+  const char *const texts[] = { "QEVM", "{\"versions\":1}", large };
+
+  (void)data;
+  memcpy (large, "{\"version\":1}", 13);
+  for (gsize i = 0; i < G_N_ELEMENTS (texts); i++) {
+    g_autoptr (GError) removed = NULL, written = NULL;
+    g_autofree char *contents = NULL;
+
+    g_assert_true (g_file_set_contents (place->status, texts[i], -1, NULL));
+    g_assert_false (hf_stream_status_remove (place->path, &removed));
+    g_assert_error (removed, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
+    g_assert_false (hf_stream_status_write (place->path, &committed, NULL, &written));
+    g_assert_error (written, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
+    g_assert_true (g_file_get_contents (place->status, &contents, NULL, NULL));
+    g_assert_cmpstr (contents, ==, texts[i]);
+  }
+  /* What a crash of the host left of one. */
+  g_assert_true (g_file_set_contents (place->status, "", 0, NULL));
+  g_assert_true (hf_stream_status_remove (place->path, NULL));
+}
+
 /* Others may put a link into a folder like /tmp: what it points to is not ours to write. */
 static void
 test_link (Place *place, gconstpointer data)
@@ -411,6 +437,7 @@ main (int argc, char **argv)
   g_test_init (&argc, &argv, NULL);
   add ("round-trip", test_round_trip);
   add ("remove", test_remove);
+  add ("foreign", test_foreign);
   add ("link", test_link);
   add ("refused", test_refused);
   add ("bounded", test_bounded);
