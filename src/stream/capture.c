@@ -264,14 +264,14 @@ static void
 fill_status (const Capture *capture, const GError *error, HfStreamStatus *ret)
 {
   const HfCaptureOptions *options = capture->options;
-  gboolean committed = error == NULL;
+  gboolean committed = error == NULL, in_place = capture->file && hf_save_file_is_in_place (capture->file);
 
   *ret = (HfStreamStatus){ .outcome = outcome_of (error),
                            .error = error ? g_strdup (error->message) : NULL,
                            .bytes = capture->bytes,
                            .time = g_get_real_time () / G_USEC_PER_SEC,
                            .sync = committed && (options->flags & HF_SAVE_NO_SYNC) == 0,
-                           .complete = committed && !options->any,
+                           .complete = in_place && !options->any,
                            .format = g_strdup (options->any      ? "any"
                                                : options->mapped ? "mapped-ram"
                                                                  : "classic") };

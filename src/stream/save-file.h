@@ -3,8 +3,9 @@
 
 /*
  * A large file that appears whole or not at all: NAME.partial in the same folder, written to by position through one buffered
- * and, where the file system allows it, one O_DIRECT descriptor; fdatasync, close, rename to NAME, fsync of the folder. Both
- * descriptors are open before the first write, so that every write-back error reaches the one that is synced (fsync(2)).
+ * and, where the file system allows it, one O_DIRECT descriptor; fdatasync, close, rename to NAME, fsync of the folder, which is
+ * opened first. Both descriptors are open before the first write, so that every write-back error reaches the one that is synced
+ * (fsync(2)).
  *
  * A writer holds a lock on its NAME.partial; a NAME.partial without one was left by a writer that died, and the next one replaces
  * it. NAME itself is untouched until the rename. A symbolic link NAME is followed, anything else than a regular file is refused.
@@ -54,6 +55,9 @@ guint hf_save_file_alignment (const HfSaveFile *file);
 /* Cuts or extends it to length, and makes it NAME. On failure NAME is what it was, and NAME.partial is gone; but if the very last
    step fails, the sync of the folder, NAME is already the new file, and the message says so. */
 gboolean hf_save_file_commit (HfSaveFile *file, guint64 length, GError **error);
+
+/* Is NAME the new file, whatever the commit returned? */
+gboolean hf_save_file_is_in_place (const HfSaveFile *file);
 
 typedef enum {
   HF_SAVE_WRITER_NONE, /* nobody is writing NAME, and no NAME.partial is there */

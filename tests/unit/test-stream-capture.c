@@ -458,6 +458,26 @@ test_failed_steps (Place *place, gconstpointer data)
   }
 }
 
+/* The last step of a commit can no longer be taken back: the file is the new one, and the status does not deny it. */
+static void
+test_failed_last_step (Place *place, gconstpointer data)
+{
+  g_autoptr (FakeStream) stream = fake_stream_new (NULL);
+  HfCaptureOptions options = { 0 };
+  g_autoptr (GError) error = NULL;
+  HfStreamStatus status;
+
+  (void)data;
+  g_assert_true (g_file_set_contents (place->path, OLD, -1, NULL));
+  g_assert_true (hf_fail_set ("before-stream-sync-dir=error:EIO", NULL));
+  g_assert_false (capture_bytes (place, stream->bytes->data, stream->bytes->len, BY_FILE, &options, &status, &error));
+  g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
+  g_assert_nonnull (strstr (error->message, "the new file is in place"));
+  g_assert_true (status.complete && !status.sync);
+  assert_status (place, &status, HF_OUTCOME_FAILED);
+  assert_payload (place, 0, stream->bytes->data, stream->bytes->len, TRUE);
+}
+
 /* A file that is in place, but nobody will learn: that is said. */
 static void
 test_failed_status (Place *place, gconstpointer data)
@@ -624,6 +644,7 @@ main (int argc, char **argv)
   add ("mapped-cut", test_mapped_cut);
   add ("failed-transfers", test_failed_transfers);
   add ("failed-steps", test_failed_steps);
+  add ("failed-last-step", test_failed_last_step);
   add ("failed-status", test_failed_status);
   add ("busy", test_busy);
   add ("foreign-section", test_foreign_section);
