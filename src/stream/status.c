@@ -11,8 +11,9 @@
  * anything to see until after the status is written; so a status counts only when nobody has that lock, and a lock that went away
  * without a status is a death. The waiter keeps a descriptor of the file whose lock it saw, because the name is gone or changed
  * by then. A NAME.partial without a lock is a dead one too, but it may also be so young that its lock is still to come: it gets a
- * grace. Looking every few milliseconds is cheap (three system calls), works on every file system, and cannot miss what a
- * notification would tell about another host's writes.
+ * grace. One that was there at the first look may also be an older death, and the capture that will replace it still to begin, as
+ * that of QEMU's fork of a shell on a busy machine: its grace is longer. Looking every few milliseconds is cheap (three system
+ * calls), works on every file system, and cannot miss what a notification would tell about another host's writes.
  */
 
 #include "config.h"
@@ -42,6 +43,7 @@
 #define DEPTH_MAX 4u
 #define LOOK_EVERY_MS 20
 #define GRACE_US (100 * 1000)
+#define OLD_GRACE_US (3 * G_USEC_PER_SEC)
 #define TEMPORARY ".holdfast-"
 #define ROUNDS_MAX 1000
 /* What a status without an error has more than an empty one. Whoever fails has given his own room back before he says so. */
@@ -426,6 +428,7 @@ typedef struct {
   int watch;         /* of the capture that was seen, -1: none */
   gboolean seen;     /* one was alive */
   gint64 dead_since; /* 0: not */
+  gboolean fresh;    /* not only what was dead at the first look was seen */
   HfSaveWriter writer;
 } Waiter;
 
@@ -435,7 +438,7 @@ look_dead (Waiter *waiter, GError **error)
   gint64 now = g_get_monotonic_time ();
 
   waiter->dead_since = waiter->dead_since ?: now;
-  if (now - waiter->dead_since < GRACE_US)
+  if (now - waiter->dead_since < (waiter->fresh ? GRACE_US : OLD_GRACE_US))
     return LOOK_AGAIN;
   g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE,
                "the capture died without a word; what it wrote is left in the .partial");
@@ -452,6 +455,7 @@ look (const char *path, Waiter *waiter, HfStreamStatus *ret, GError **error)
   if (waiter->writer == HF_SAVE_WRITER_DEAD)
     return look_dead (waiter, error);
   waiter->dead_since = 0;
+  waiter->fresh = TRUE;
   if (waiter->writer == HF_SAVE_WRITER_ALIVE) {
     waiter->seen = TRUE;
     return LOOK_AGAIN;

@@ -25,7 +25,7 @@ typedef struct {
   double seconds;    /* from the first byte to the commit */
   gint64 time;       /* of the end, seconds since 1970 UTC */
   gboolean sync;     /* what is committed is on the disk */
-  gboolean complete; /* the stream's own end was seen */
+  gboolean complete; /* the stream's own end was seen, and FILE is this stream, even if the outcome is not committed */
   char *format;      /* "classic", "mapped-ram" or "any" */
 } HfStreamStatus;
 
@@ -48,7 +48,9 @@ gboolean hf_stream_status_read (const char *path, HfStreamStatus *ret, GError **
 gboolean hf_stream_status_remove (const char *path, GError **error);
 
 /* Waits until a capture of path has said how it ended. A capture that is under way holds its lock on FILE.partial; one that died
-   without a word is an error (HF_STREAM_ERROR_INCOMPLETE), as soon as its lock is gone and there is still no status. With neither
+   without a word is an error (HF_STREAM_ERROR_INCOMPLETE), as soon as its lock is gone and there is still no status. A
+   FILE.partial that is dead already at the first look may be that of an earlier capture, so it counts only if 3 seconds later no
+   capture has begun; remove it with the status before a capture, and nothing is left to guess. With neither
    FILE.partial nor FILE.status it waits for one to appear. A status that is there before the capture has begun is that of the
    one before: begin to wait after the capture did, or remove the status first. deadline: absolute, monotonic microseconds;
    G_MAXINT64: none; passed: HF_STREAM_ERROR_BUSY if one is under way, else HF_STREAM_ERROR_FILE. */

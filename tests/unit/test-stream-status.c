@@ -388,6 +388,28 @@ test_wait_dead_partial (Place *place, gconstpointer data)
   g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE);
 }
 
+/* The capture that replaces it may still be on its way; its words count, and not the death before it. */
+static void
+test_wait_old_partial (Place *place, gconstpointer data)
+{
+  Waiter waiter = { .path = place->path, .interrupt_fd = -1, .timeout_ms = PATIENCE_MS };
+  Actor actor = actor_new (place);
+  GThread *thread;
+
+  (void)data;
+  g_assert_true (g_file_set_contents (place->partial, "left", -1, NULL));
+  thread = g_thread_new ("waiter", wait_in_thread, &waiter);
+  /* Nothing tells that the waiter has looked; this is long after, and long before it may give up. */
+  g_usleep (700 * 1000);
+  actor_do (&actor, "crsf");
+  actor_end (&actor, 0);
+  g_thread_join (thread);
+  g_assert_no_error (waiter.error);
+  g_assert_true (waiter.ok);
+  g_assert_cmpint (waiter.status.outcome, ==, HF_OUTCOME_COMMITTED);
+  hf_stream_status_clear (&waiter.status);
+}
+
 static void
 test_wait_deadline (Place *place, gconstpointer data)
 {
@@ -443,6 +465,7 @@ main (int argc, char **argv)
   add ("bounded", test_bounded);
   add ("wait", test_wait);
   add ("wait-dead-partial", test_wait_dead_partial);
+  add ("wait-old-partial", test_wait_old_partial);
   add ("wait-deadline", test_wait_deadline);
   add ("wait-interrupted", test_wait_interrupted);
   return g_test_run ();
