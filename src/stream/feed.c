@@ -660,7 +660,8 @@ take_xbzrle (HfFeed *feed, const guint8 *bytes, GError **error)
 {
   guint16 length = hf_get_be16 (bytes + 1);
 
-  if (bytes[0] != XBZRLE_ENCODED || length > feed->page_size)
+  /* A page that did not change is not sent. */
+  if (bytes[0] != XBZRLE_ENCODED || length == 0 || length > feed->page_size)
     return malformed (feed, error, "an XBZRLE page with the flags 0x%02x and %u bytes", bytes[0], length);
   if (!feed->events.xbzrle)
     return unsupported (feed, error, "an XBZRLE page (the capability xbzrle)");

@@ -87,7 +87,7 @@ find_trailer (HfImage *image, GError **error)
     return FALSE;
   }
   if (!hf_reader_get_large (image->reader, image->size - length, bytes, length, error)
-      || !hf_trailer_decode (bytes, length, image->size, &image->trailer, error))
+      || !hf_trailer_decode_take (&bytes, length, image->size, &image->trailer, error))
     return FALSE;
   image->has_trailer = TRUE;
   image->kind = HF_IMAGE_HOLDFAST;

@@ -36,8 +36,13 @@
 #define COMMAND_SWITCHOVER_START 0x0b
 #define COMMAND_LENGTH 5u
 
-/* More than any guest has, and it bounds the memory for the page sets to 16 MiB before the first page. */
+/* More than any guest has, and it bounds the memory for the page sets to 16 MiB before the first page (of 1 KiB, the smallest).
+ */
 #define RAM_MAX (G_GUINT64_CONSTANT (1) << 46)
+
+/* A page whose contents came costs the sender what its bit can cost us; one of XBZRLE data, which may follow a page of zeros,
+   costs 14 bytes. So the page sets may have what was received and this, which alone is enough for 2 TiB of pages of 4 KiB. */
+#define FREE_CHUNKS 16384u
 
 #define PIECE (1u << 20)
 
@@ -62,6 +67,7 @@ struct _HfMappedWriter {
   guint64 tail; /* file offset where the bytes of rest go */
   GByteArray *rest;
   guint64 n_pages, n_zero;
+  guint64 n_chunks; /* of all sets */
 };
 
 static void
@@ -160,7 +166,13 @@ on_blocks (guint32 section_id, const HfRamBlock *blocks, guint n_blocks, gpointe
 static gboolean
 put_page (HfMappedWriter *writer, guint block, guint64 offset, const guint8 *page, GError **error)
 {
-  hf_page_set_add (writer->sets[block], offset / writer->page_size);
+  if (hf_page_set_add (writer->sets[block], offset / writer->page_size)
+      && ++writer->n_chunks > FREE_CHUNKS + hf_feed_offset (writer->feed) / HF_PAGE_SET_CHUNK) {
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED,
+                 "pages all over the guest's RAM, in a stream of %" G_GUINT64_FORMAT " bytes so far",
+                 hf_feed_offset (writer->feed));
+    return FALSE;
+  }
   return hf_run_writer_put (writer->runs, writer->blocks[block].pages_offset + offset, page, writer->page_size, error);
 }
 

@@ -3,8 +3,8 @@
  * A bitmap in pieces. Owns: the pieces. Thread: any, one at a time; pure.
  *
  * Theory of operation: an array of pointers, one for each 4 KiB of the bitmap (128 MiB of RAM with pages of 4 KiB), filled when
- * the first page of a piece is added. A page is 4 KiB of stream at least, so memory never grows faster than what was received; a
- * block of 1 TiB costs 64 KiB of pointers and at most 32 MiB.
+ * the first page of a piece is added, which is told, so that who adds pages that cost the sender little can bound them; a block
+ * of 1 TiB costs 64 KiB of pointers and at most 32 MiB.
  */
 #include "config.h"
 
@@ -38,14 +38,16 @@ hf_page_set_free (HfPageSet *set)
   g_free (set);
 }
 
-void
+gboolean
 hf_page_set_add (HfPageSet *set, guint64 page)
 {
   guint8 **chunk = &set->chunks[page / CHUNK_BITS];
+  gboolean first = *chunk == NULL;
 
-  if (!*chunk)
+  if (first)
     *chunk = g_malloc0 (HF_PAGE_SET_CHUNK);
   (*chunk)[page % CHUNK_BITS / 8] |= 1u << (page % 8);
+  return first;
 }
 
 void

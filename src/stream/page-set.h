@@ -19,8 +19,8 @@ HfPageSet *hf_page_set_new (guint64 n_pages);
 void hf_page_set_free (HfPageSet *set);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfPageSet, hf_page_set_free)
 
-/* page < n_pages. */
-void hf_page_set_add (HfPageSet *set, guint64 page);
+/* page < n_pages. TRUE: it was the first of its piece, which has taken HF_PAGE_SET_CHUNK bytes of memory now. */
+gboolean hf_page_set_add (HfPageSet *set, guint64 page);
 void hf_page_set_remove (HfPageSet *set, guint64 page);
 gboolean hf_page_set_has (const HfPageSet *set, guint64 page);
 

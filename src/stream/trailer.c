@@ -160,8 +160,9 @@ hf_trailer_decode_footer (const guint8 *footer, guint64 file_size, HfTrailer *re
   return TRUE;
 }
 
-gboolean
-hf_trailer_decode (const guint8 *bytes, gsize length, guint64 file_size, HfTrailer *ret, GError **error)
+/* Everything but the checksums themselves. */
+static gboolean
+decode_outline (const guint8 *bytes, gsize length, guint64 file_size, HfTrailer *ret, GError **error)
 {
   HfTrailer trailer;
   const guint8 *footer;
@@ -179,9 +180,30 @@ hf_trailer_decode (const guint8 *bytes, gsize length, guint64 file_size, HfTrail
                  file_size - length, length);
     return FALSE;
   }
-  trailer.checksums = g_new (guint64, trailer.n_blocks);
-  for (guint64 i = 0; i < trailer.n_blocks; i++)
-    trailer.checksums[i] = hf_get_be64 (bytes + i * sizeof (guint64));
   *ret = trailer;
   return TRUE;
+}
+
+gboolean
+hf_trailer_decode_take (guint8 **bytes, gsize length, guint64 file_size, HfTrailer *ret, GError **error)
+{
+  guint64 *checksums = (guint64 *)(gpointer)*bytes;
+
+  if (!decode_outline (*bytes, length, file_size, ret, error))
+    return FALSE;
+  for (guint64 i = 0; i < ret->n_blocks; i++)
+    checksums[i] = GUINT64_FROM_BE (checksums[i]);
+  ret->checksums = checksums;
+  *bytes = NULL;
+  return TRUE;
+}
+
+gboolean
+hf_trailer_decode (const guint8 *bytes, gsize length, guint64 file_size, HfTrailer *ret, GError **error)
+{
+  guint8 *copy = g_memdup2 (bytes, length);
+  gboolean ok = hf_trailer_decode_take (&copy, length, file_size, ret, error);
+
+  g_free (copy);
+  return ok;
 }

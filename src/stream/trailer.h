@@ -56,3 +56,5 @@ gboolean hf_trailer_is_footer (const guint8 *footer);
 gboolean hf_trailer_decode_footer (const guint8 *footer, guint64 file_size, HfTrailer *ret, GError **error);
 /* bytes: the whole trailer (8 x n_blocks + 80). Its own checksum is tested here. */
 gboolean hf_trailer_decode (const guint8 *bytes, gsize length, guint64 file_size, HfTrailer *ret, GError **error);
+/* The same; *bytes (of g_malloc) becomes ret->checksums, and *bytes NULL, so that a large trailer is in memory once. */
+gboolean hf_trailer_decode_take (guint8 **bytes, gsize length, guint64 file_size, HfTrailer *ret, GError **error);

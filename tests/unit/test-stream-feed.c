@@ -646,6 +646,16 @@ item_xbzrle_long (GByteArray *stream)
   cs_be16 (stream, CS_PAGE + 1);
 }
 
+static void
+item_xbzrle_empty (GByteArray *stream)
+{
+  start_ram (stream);
+  cs_be64 (stream, CS_XBZRLE);
+  cs_text (stream, "pc.ram");
+  cs_u8 (stream, 1);
+  cs_be16 (stream, 0);
+}
+
 static const struct {
   const char *name;
   Build build;
@@ -690,6 +700,7 @@ static const struct {
   { "item-no-kind", item_no_kind, HF_STREAM_ERROR_MALFORMED, "without a kind" },
   { "item-mem-size", item_mem_size, HF_STREAM_ERROR_MALFORMED, "unknown kind" },
   { "item-zero-fill", item_zero_fill, HF_STREAM_ERROR_MALFORMED, "filled with 0xff" },
+  { "item-xbzrle-empty", item_xbzrle_empty, HF_STREAM_ERROR_MALFORMED, "0 bytes" },
   { "item-xbzrle-long", item_xbzrle_long, HF_STREAM_ERROR_MALFORMED, "4097 bytes" },
 };
 

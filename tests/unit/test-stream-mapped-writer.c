@@ -393,6 +393,34 @@ test_bad_xbzrle (void)
   }
 }
 
+/* A few bytes for each 128 MiB of a huge guest make a file, but memory only as far as it is bounded. */
+static void
+test_sparse_pages (void)
+{
+  static const guint64 stride = G_GUINT64_CONSTANT (128) << 20;
+  static const CsBlock huge = { "pc.ram", G_GUINT64_CONSTANT (16600) << 27 };
+  static const guint8 difference[] = { 0x00, 0x01, 0x61 };
+  g_autoptr (GByteArray) stream = g_byte_array_new ();
+
+  cs_header (stream);
+  cs_configuration (stream, "pc", 0, NULL, NULL);
+  cs_ram_start (stream, &huge, 1, TRUE);
+  cs_ram_begin (stream, 0x02);
+  for (guint64 i = 0; i < huge.used_length / stride; i++) {
+    cs_be64 (stream, i * stride | CS_XBZRLE | (i ? CS_CONTINUE : 0));
+    if (i == 0)
+      cs_text (stream, "pc.ram");
+    cs_u8 (stream, 1);
+    cs_be16 (stream, sizeof difference);
+    g_byte_array_append (stream, difference, sizeof difference);
+  }
+  cs_ram_end (stream, TRUE);
+  cs_ram_begin (stream, 0x03);
+  cs_ram_end (stream, TRUE);
+  cs_devices (stream, TRUE);
+  assert_refused (stream, HF_STREAM_ERROR_UNSUPPORTED, "pages all over");
+}
+
 /* ---- the bitmap ---- */
 
 /* A block of 64 TiB costs what its pages cost. */
@@ -453,6 +481,7 @@ main (int argc, char **argv)
   g_test_add_func ("/stream/mapped-writer/no-early-head", test_no_early_head);
   g_test_add_func ("/stream/mapped-writer/refused", test_refused);
   g_test_add_func ("/stream/mapped-writer/refused/xbzrle", test_bad_xbzrle);
+  g_test_add_func ("/stream/mapped-writer/refused/sparse-pages", test_sparse_pages);
   g_test_add_func ("/stream/mapped-writer/page-set", test_page_set);
   result = g_test_run ();
   remove_folder ();
