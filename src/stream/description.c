@@ -36,6 +36,14 @@ find_problem (const char *text, gsize length)
   return count_values (text, length) > HF_DESCRIPTION_VALUES_MAX ? "too many values" : NULL;
 }
 
+static gboolean
+has_devices (JsonNode *root)
+{
+  JsonNode *devices = JSON_NODE_HOLDS_OBJECT (root) ? json_object_get_member (json_node_get_object (root), "devices") : NULL;
+
+  return devices && JSON_NODE_HOLDS_ARRAY (devices);
+}
+
 JsonNode *
 hf_description_parse (const char *text, gsize length, GError **error)
 {
@@ -47,7 +55,7 @@ hf_description_parse (const char *text, gsize length, GError **error)
   if (!problem && !json_parser_load_from_data (parser, text, (gssize)length, &cause))
     problem = cause->message;
   root = problem ? NULL : json_parser_get_root (parser);
-  if (root && JSON_NODE_HOLDS_OBJECT (root) && hf_description_array (json_node_get_object (root), "devices"))
+  if (root && has_devices (root))
     return json_node_ref (root);
   g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_MALFORMED, "the description is not what QEMU writes: %s",
                problem ? problem : "no devices");

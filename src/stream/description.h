@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * The JSON description behind a QEMU stream, out of a file that nobody vouches for: json-glib with bounds before it, and members
- * that may be absent or of another type. What it means is for the walks, each of which reads it in its own way.
+ * The JSON description behind a QEMU stream, out of a file that nobody vouches for: json-glib with bounds before it. That both
+ * walks share, and nothing else of it: where the description lies, what its members are and what they mean, each finds in its own
+ * way. The functions for members are those of the tail walk; the forward walk has others (forward-json.c).
  *
  * Thread: any; pure.
  */
@@ -15,13 +16,13 @@
 /* A VM of 55 sections has 100 KB. */
 #define HF_DESCRIPTION_MAX (64u << 20)
 #define HF_DESCRIPTION_LEVELS_MAX 64u
-/* json-glib takes some hundred bytes for each value, whatever its text takes. */
-#define HF_DESCRIPTION_VALUES_MAX (1u << 20)
+/* json-glib takes some hundred bytes for each value, whatever its text takes. That VM has some thousand. */
+#define HF_DESCRIPTION_VALUES_MAX (1u << 18)
 
 /* The root, an object with an array "devices"; free with json_node_unref. Errors: HF_STREAM_ERROR_MALFORMED. */
 JsonNode *hf_description_parse (const char *text, gsize length, GError **error);
 
-/* NULL: there is no such member, or it is of another type. index < the array's length. */
+/* For the tail walk alone. NULL: there is no such member, or it is of another type. index < the array's length. */
 JsonArray *hf_description_array (JsonObject *object, const char *name);
 JsonObject *hf_description_object (JsonObject *object, const char *name);
 JsonObject *hf_description_element (JsonArray *array, guint index);

@@ -33,7 +33,7 @@ static gboolean
 get_count (JsonObject *field, guint64 *ret, GError **error)
 {
   *ret = 1;
-  return !json_object_has_member (field, "array_len") || hf_description_number (field, "array_len", ret)
+  return !json_object_has_member (field, "array_len") || hf_forward_json_number (field, "array_len", ret)
          || hf_forward_malformed (error, "the description has an array of no length");
 }
 
@@ -43,11 +43,11 @@ static gboolean measure (HfForward *forward, JsonObject *object, guint64 *ret_le
 static gboolean
 measure_one (HfForward *forward, JsonObject *field, guint64 *ret_length, gboolean *ret_plain, GError **error)
 {
-  JsonObject *structure = hf_description_object (field, "struct");
+  JsonObject *structure = hf_forward_json_object (field, "struct");
 
   if (structure)
     return measure (forward, structure, ret_length, ret_plain, error);
-  return hf_description_number (field, "size", ret_length)
+  return hf_forward_json_number (field, "size", ret_length)
          || hf_forward_malformed (error, "the description has a field of no size");
 }
 
@@ -55,15 +55,15 @@ measure_one (HfForward *forward, JsonObject *field, guint64 *ret_length, gboolea
 static gboolean
 measure (HfForward *forward, JsonObject *object, guint64 *ret_length, gboolean *ret_plain, GError **error)
 {
-  JsonArray *fields = hf_description_array (object, "fields");
-  JsonArray *subsections = hf_description_array (object, "subsections");
-  guint n_fields = fields ? json_array_get_length (fields) : 0;
+  JsonArray *fields = hf_forward_json_array (object, "fields");
+  JsonArray *subsections = hf_forward_json_array (object, "subsections");
+  guint n_fields = hf_forward_json_count (fields);
 
   *ret_length = 0;
   if (subsections && json_array_get_length (subsections) > 0)
     *ret_plain = FALSE;
   for (guint i = 0; i < n_fields; i++) {
-    JsonObject *field = hf_description_element (fields, i);
+    JsonObject *field = hf_forward_json_at (fields, i);
     guint64 length, count;
 
     if (!step (forward, error))
@@ -98,7 +98,7 @@ pass_field (HfForward *forward, HfStreamSection *section, JsonObject *field, GEr
     return hf_forward_skip (forward, length, error);
   }
   for (guint64 i = 0; i < count; i++) {
-    if (!step (forward, error) || !pass_body (forward, section, hf_description_object (field, "struct"), error))
+    if (!step (forward, error) || !pass_body (forward, section, hf_forward_json_object (field, "struct"), error))
       return FALSE;
   }
   return TRUE;
@@ -132,11 +132,11 @@ take_subsection_header (HfForward *forward, const char *expected, guint32 *ret_v
 static gboolean
 pass_subsection (HfForward *forward, HfStreamSection *section, JsonObject *object, GError **error)
 {
-  const char *name = object ? hf_description_string (object, "vmsd_name") : NULL;
+  const char *name = object ? hf_forward_json_text (object, "vmsd_name") : NULL;
   HfStreamSubsection *subsection;
   guint64 version;
 
-  if (!name || !hf_description_number (object, "version", &version))
+  if (!name || !hf_forward_json_number (object, "version", &version))
     return hf_forward_malformed (error, "the description has a subsection without a name or version");
   if (++forward->n_subsections > HF_STREAM_SUBSECTIONS_MAX)
     return hf_forward_unsupported (error, "more than %u subsections", HF_STREAM_SUBSECTIONS_MAX);
@@ -159,17 +159,17 @@ pass_subsection (HfForward *forward, HfStreamSection *section, JsonObject *objec
 static gboolean
 pass_body (HfForward *forward, HfStreamSection *section, JsonObject *object, GError **error)
 {
-  JsonArray *fields = hf_description_array (object, "fields");
-  JsonArray *subsections = hf_description_array (object, "subsections");
-  guint n_fields = fields ? json_array_get_length (fields) : 0;
-  guint n_subsections = subsections ? json_array_get_length (subsections) : 0;
+  JsonArray *fields = hf_forward_json_array (object, "fields");
+  JsonArray *subsections = hf_forward_json_array (object, "subsections");
+  guint n_fields = hf_forward_json_count (fields);
+  guint n_subsections = hf_forward_json_count (subsections);
 
   for (guint i = 0; i < n_fields; i++) {
-    if (!pass_field (forward, section, hf_description_element (fields, i), error))
+    if (!pass_field (forward, section, hf_forward_json_at (fields, i), error))
       return FALSE;
   }
   for (guint i = 0; i < n_subsections; i++) {
-    if (!pass_subsection (forward, section, hf_description_element (subsections, i), error))
+    if (!pass_subsection (forward, section, hf_forward_json_at (subsections, i), error))
       return FALSE;
   }
   return TRUE;
@@ -179,9 +179,8 @@ pass_body (HfForward *forward, HfStreamSection *section, JsonObject *object, GEr
 gboolean
 hf_forward_device (HfForward *forward, HfStreamSection *section, GError **error)
 {
-  guint index = forward->next_device;
-  JsonObject *device = index < json_array_get_length (forward->devices) ? hf_description_element (forward->devices, index) : NULL;
-  const char *name = device ? hf_description_string (device, "name") : NULL;
+  JsonObject *device = hf_forward_json_at (forward->devices, forward->next_device);
+  const char *name = device ? hf_forward_json_text (device, "name") : NULL;
   g_autofree char *quoted = hf_stream_quote (section->id);
   guint64 number;
 
@@ -194,11 +193,11 @@ hf_forward_device (HfForward *forward, HfStreamSection *section, GError **error)
     return hf_forward_malformed (error, "section %s at offset %" G_GUINT64_FORMAT ": the description says %s", quoted,
                                  section->offset, expected);
   }
-  if (!hf_description_number (device, "instance_id", &number) || number != section->instance_id)
+  if (!hf_forward_json_number (device, "instance_id", &number) || number != section->instance_id)
     return hf_forward_malformed (error, "section %s at offset %" G_GUINT64_FORMAT ": instance %u is not that of the description",
                                  quoted, section->offset, section->instance_id);
   /* A device of the old style has no version there. */
-  if (hf_description_number (device, "version", &number) && number != section->version)
+  if (hf_forward_json_number (device, "version", &number) && number != section->version)
     return hf_forward_malformed (
         error, "section %s at offset %" G_GUINT64_FORMAT ": version %u is not the description's %" G_GUINT64_FORMAT, quoted,
         section->offset, section->version, number);

@@ -3,7 +3,8 @@
 
 /*
  * Inside the forward walk (hf_walk_forward in stream-map.h): walk-forward.c reads the framing, forward-ram.c the RAM sections,
- * forward-devices.c what the description describes. Nothing of this is for the tail walk, which must not share it.
+ * forward-devices.c what the description describes, forward-json.c the members of it. Nothing of this is for the tail walk, which
+ * must not share it.
  *
  * Thread: that of the walk.
  */
@@ -49,6 +50,15 @@ gboolean hf_forward_take_be64 (HfForward *forward, guint64 *ret, GError **error)
 gboolean hf_forward_skip (HfForward *forward, guint64 length, GError **error);
 /* A length byte and so many bytes of a name, which is not empty and has no zero byte. */
 gboolean hf_forward_take_name (HfForward *forward, char name[256], GError **error);
+
+/* Members of the description. NULL: there is no such member or element, or it is of another type. */
+JsonArray *hf_forward_json_array (JsonObject *object, const char *name);
+guint hf_forward_json_count (JsonArray *array); /* NULL: 0 */
+JsonObject *hf_forward_json_object (JsonObject *object, const char *name);
+JsonObject *hf_forward_json_at (JsonArray *array, guint index);
+const char *hf_forward_json_text (JsonObject *object, const char *name);
+/* FALSE: no such member, or no integer from 0 to G_MAXINT64. */
+gboolean hf_forward_json_number (JsonObject *object, const char *name, guint64 *ret);
 
 /* Bodies of sections; position is behind the section's header. */
 gboolean hf_forward_ram_start (HfForward *forward, GError **error);

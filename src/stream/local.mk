@@ -23,7 +23,7 @@ libholdfast_stream_la_SOURCES += src/stream/reader.h src/stream/stream-map.h src
 libholdfast_stream_la_SOURCES += src/stream/reader.c src/stream/image.c
 libholdfast_stream_la_SOURCES += src/stream/stream-map.c src/stream/description.c src/stream/description.h
 libholdfast_stream_la_SOURCES += src/stream/walk-tail.c src/stream/walk-forward.c src/stream/forward-ram.c
-libholdfast_stream_la_SOURCES += src/stream/forward-devices.c src/stream/forward.h src/stream/verify.c
+libholdfast_stream_la_SOURCES += src/stream/forward-devices.c src/stream/forward-json.c src/stream/forward.h src/stream/verify.c
 libholdfast_stream_la_SOURCES += src/stream/verify-layout.c src/stream/verify-sums.c src/stream/verify-parts.h
 libholdfast_stream_la_SOURCES += src/stream/lost-pages.c src/stream/lost-pages.h
 

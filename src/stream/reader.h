@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Bytes at an offset, out of a file or out of memory, never beyond the bounds. The only code that the two walks share, on
- * purpose.
+ * Bytes at an offset, out of a file or out of memory, never beyond the bounds. This and the bounded load of the description into
+ * json-glib (hf_description_parse) are all of the file that the two walks read by the same code, on purpose.
  *
  * Thread: one at a time. Errors: HF_STREAM_ERROR_INCOMPLETE beyond the end (the message names offset, wanted, size), HF_IO_ERROR.
  */

@@ -2,10 +2,11 @@
 #pragma once
 
 /*
- * What a walk found in a QEMU migration stream, and the two walks. They have nothing in common but the byte reader: the forward
- * walk reads RAM item by item or by the mapped-ram headers, then the devices field by field after the JSON description, which it
- * looks for behind RAM; the tail walk finds the description from the end and goes back section by section, by the sums of the
- * sizes.
+ * What a walk found in a QEMU migration stream, and the two walks. To read, they have nothing in common but the byte reader and
+ * the bounded load of the description into json-glib (hf_description_parse); to say what they found, these structures and their
+ * constructors. The forward walk reads RAM item by item or by the mapped-ram headers, then the devices field by field after the
+ * JSON description, which it looks for behind RAM; the tail walk finds the description from the end and goes back section by
+ * section, by the sums of the sizes.
  *
  * Bounded: sections 2^18 (a live save sends a PART ten to twenty times a second), blocks 4096, subsections 65536, the description
  * as description.h says, and the steps taken in it.

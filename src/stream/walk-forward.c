@@ -331,7 +331,7 @@ find_description (HfForward *forward, GError **error)
   forward->description = hf_description_parse ((const char *)bytes + found, length - found, error);
   if (!forward->description)
     return FALSE;
-  forward->devices = hf_description_array (json_node_get_object (forward->description), "devices");
+  forward->devices = hf_forward_json_array (json_node_get_object (forward->description), "devices");
   forward->map->description_length = length - found;
   forward->map->description_offset = forward->end - forward->map->description_length;
   forward->limit = forward->map->description_offset - DESCRIPTION_HEADER_SIZE + 1; /* with the EOF byte */
@@ -510,7 +510,7 @@ check_page_size (HfForward *forward, GError **error)
 {
   guint64 page_size;
 
-  if (!hf_description_number (json_node_get_object (forward->description), "page_size", &page_size)
+  if (!hf_forward_json_number (json_node_get_object (forward->description), "page_size", &page_size)
       || page_size == forward->page_size)
     return TRUE;
   return hf_forward_malformed (error, "pages have %u bytes, the description says %" G_GUINT64_FORMAT, forward->page_size,

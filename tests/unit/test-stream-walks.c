@@ -648,7 +648,7 @@ test_hostile_descriptions (void)
   for (guint i = 0; i < 100000; i++)
     g_string_append_c (levels, '[');
   assert_other_description (levels->str, "levels");
-  for (guint i = 0; i < 1100000; i++)
+  for (guint i = 0; i < 270000; i++)
     g_string_append (values, ",0");
   g_string_append (values, "]}");
   assert_other_description (values->str, "too many values");
