@@ -5,7 +5,8 @@
  * Theory of operation: the mode of the socket is set on the descriptor before bind, which the kernel takes over (unix_bind), so
  * that the path never has more rights, and the umask, which is the process's, is left alone. Who finds the path taken asks
  * whoever listens there: only a socket that refuses is a left-over. Device and inode are kept, so that a successor's socket at
- * the same path stays.
+ * the same path stays. No connect(2) waits, because a listener whose queue is full would let it wait through signals; who wants
+ * in asks again and again, until interrupted.
  */
 #include "config.h"
 
@@ -21,6 +22,7 @@
 #include <unistd.h>
 
 #define PREFIX "unix:"
+#define CONNECT_EVERY_MS 20
 
 typedef struct {
   int fd;
@@ -54,7 +56,7 @@ parse (const char *text, struct sockaddr_un *ret, GError **error)
 static int
 new_socket (GError **error)
 {
-  int fd = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int fd = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
   if (fd < 0)
     fail ("socket", "cannot be made", error);
@@ -85,6 +87,7 @@ remove_stale (const struct sockaddr_un *address, GError **error)
   fd = new_socket (error);
   if (fd < 0)
     return FALSE;
+  /* EAGAIN: somebody listens, with a queue that is full (unix(7)). */
   answered = connect_to (fd, address) || errno != ECONNREFUSED;
   close (fd);
   if (answered) {
@@ -135,9 +138,6 @@ listener_open (Listener *listener, GError **error)
     return fail (listener->address.sun_path, "cannot be looked at", error);
   listener->device = status.st_dev;
   listener->inode = status.st_ino;
-  /* Who was there at poll may be gone at accept, which then must not wait. */
-  if (!g_unix_set_fd_nonblocking (listener->fd, TRUE, error))
-    return FALSE;
   return listen (listener->fd, 1) == 0 || fail (listener->address.sun_path, "cannot be listened on", error);
 }
 
@@ -182,8 +182,24 @@ hf_stream_listen (const char *address, const HfStreamJob *job, GError **error)
   return fd;
 }
 
+/* TRUE: there is a connection. The kernel does not tell when a queue has room again. */
+static gboolean
+connect_soon (int fd, const struct sockaddr_un *address, const HfStreamJob *job, GError **error)
+{
+  while (!connect_to (fd, address)) {
+    struct pollfd interrupt = { .fd = job ? job->interrupt_fd : -1, .events = POLLIN };
+
+    if (errno != EAGAIN && errno != EINTR)
+      return fail (address->sun_path, "cannot be connected to", error);
+    (void)poll (&interrupt, 1, CONNECT_EVERY_MS);
+    if (!hf_stream_job_step (job, 0, 0, error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
 int
-hf_stream_connect (const char *address, GError **error)
+hf_stream_connect (const char *address, const HfStreamJob *job, GError **error)
 {
   struct sockaddr_un where;
   int fd;
@@ -191,8 +207,7 @@ hf_stream_connect (const char *address, GError **error)
   if (!parse (address, &where, error))
     return -1;
   fd = new_socket (error);
-  if (fd >= 0 && !connect_to (fd, &where)) {
-    fail (where.sun_path, "cannot be connected to", error);
+  if (fd >= 0 && (!connect_soon (fd, &where, job, error) || !g_unix_set_fd_nonblocking (fd, FALSE, error))) {
     close (fd);
     return -1;
   }

@@ -14,5 +14,5 @@
    caller's; -1 on error. */
 int hf_stream_listen (const char *address, const HfStreamJob *job, GError **error);
 
-/* Connects to a socket that somebody listens on. */
-int hf_stream_connect (const char *address, GError **error);
+/* Connects to a socket that somebody listens on; if that one is busy with others, waits until it takes us too. */
+int hf_stream_connect (const char *address, const HfStreamJob *job, GError **error);

@@ -83,7 +83,7 @@ static int
 open_output (const ReplayWords *words, int output, HfStreamWork *work, GError **error)
 {
   if (words->connect)
-    return hf_stream_connect (words->connect, error);
+    return hf_stream_connect (words->connect, &work->job, error);
   if (!words->listen)
     return output;
   output = hf_stream_listen (words->listen, &work->job, error);
