@@ -43,6 +43,7 @@ struct _HfSaveFile {
   gboolean created; /* NAME.partial is ours and still there */
   gboolean renamed; /* NAME is ours */
   gboolean existed; /* NAME was there; then old is what it was like */
+  gboolean planted; /* by whom nobody knows */
   struct stat old;
 };
 
@@ -227,6 +228,12 @@ copy_prefix (HfSaveFile *file, guint64 prefix, GError **error)
 
   if (prefix == 0)
     return TRUE;
+  if (file->planted) {
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE,
+                 "its beginning shall stay, but another user (uid %u) may have put it there: others may write to its folder",
+                 (guint)file->old.st_uid);
+    return FALSE;
+  }
   from = open (file->target, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
   if (from < 0)
     return fail_errno (error, errno, "open the file whose beginning shall stay");
@@ -274,6 +281,7 @@ find_target (HfSaveFile *file, const char *path, GError **error)
   file->partial = g_strconcat (file->target, ".partial", NULL);
   file->folder = g_path_get_dirname (file->target);
   file->existed = lstat (file->target, &file->old) == 0;
+  file->planted = file->existed && hf_file_may_be_planted (file->target, &file->old);
   return TRUE;
 }
 
@@ -386,14 +394,14 @@ hf_save_file_free (HfSaveFile *file)
   g_free (file);
 }
 
-/* As it would be if the old file had been written over. */
+/* As it would be if the old file had been written over. Who put a file there for us to find reads no guest's memory by that. */
 static int
 keep_attributes (HfSaveFile *file)
 {
   mode_t mode = file->old.st_mode & 0777;
   struct stat st;
 
-  if (!file->existed)
+  if (!file->existed || file->planted)
     return 0;
   if (fstat (file->fd, &st) != 0)
     return errno;

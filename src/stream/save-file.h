@@ -12,7 +12,8 @@
  * The lock stays on the file, also when it is already NAME, until hf_save_file_free.
  *
  * Mode 0600; if NAME was there, its mode, owner and group, as far as this process may give them (else without the group's
- * rights).
+ * rights). In a folder that others may write, a NAME that is neither this user's nor the folder's owner's gives none of that, and
+ * no prefix; and a link there of such an owner is refused.
  *
  * HOLDFAST_FAIL points: stream-create, stream-write, stream-sync, stream-close, stream-rename, stream-sync-dir.
  *

@@ -4,6 +4,7 @@
 import json
 import os
 import stat
+import subprocess
 
 from harness.tap import check, check_equal
 
@@ -116,6 +117,39 @@ def links(runner):
         check(waited.status == 0, "wait for the link", waited)
 
 
+def planted(runner):
+    """A folder where anybody may write, as /var/tmp: somebody's link is not followed, and somebody's file does not make him the owner of
+    the guest's memory. In a folder of root's the owner stays, as libvirt needs it."""
+    nobody, stuff = 65534, material(runner)
+    folder, precious = runner.path("sticky"), runner.path("precious")
+    os.mkdir(folder)
+    os.chmod(folder, 0o1777)
+    linked, found, kept = (os.path.join(folder, name) for name in ("linked", "found", "kept"))
+    with open(precious, "wb") as file:
+        file.write(b"precious")
+    as_nobody = ("setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups")
+    # By relative names: the folders above are closed to nobody.
+    for words in (("ln", "-s", precious, "linked"), ("install", "-m", "666", "/dev/null", "found")):
+        subprocess.run([*as_nobody, *words], cwd=folder, check=True, timeout=20)
+    for words in (("capture",), ("capture", "--mapped"), ("convert", "--to", "mapped-ram", stuff.path("classic10"))):
+        with open(stuff.path("classic10"), "rb") as file:
+            ended = bounded(run(runner, *words, linked, stdin=file))
+        check(ended.refused and f"uid {nobody}" in ended.errors, f"{words[0]} follows a link of nobody's, or does not say whose", ended)
+        with open(precious, "rb") as file:
+            check_equal(file.read(), b"precious", f"{words[0]}: what the link of nobody's points to")
+    for mode, path, owner in ((0o1777, found, (0, 0o600)), (0o755, kept, (nobody, 0o640))):
+        os.chmod(folder, mode)
+        if path is kept:
+            with open(path, "wb") as file:
+                os.fchmod(file.fileno(), 0o640)
+                os.fchown(file.fileno(), nobody, nobody)
+        with open(stuff.path("classic10"), "rb") as file:
+            ended = run(runner, "capture", path, stdin=file)
+        check_equal(ended.status, 0, f"capture over a file of nobody's, folder {mode:o}: {ended}")
+        got = os.lstat(path)
+        check_equal((got.st_uid, stat.S_IMODE(got.st_mode)), owner, f"its owner and mode, folder {mode:o}")
+
+
 def prefix_kept(runner):
     """--offset: the first bytes are those of the old file, whatever happens to it; a file that is too short is refused."""
     stuff = material(runner)
@@ -165,5 +199,6 @@ def cases(runner):
     runner.case("place: targets that cannot be written", bad_targets)
     runner.case("place: files that cannot be read", bad_sources)
     runner.case("place: symbolic links", links)
+    runner.case("place: what others planted", planted)
     runner.case("place: what stands before the stream is kept", prefix_kept)
     runner.case("place: a replay whose reader goes away", readers_gone)

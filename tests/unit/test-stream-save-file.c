@@ -7,6 +7,7 @@
 #include "stream/save-file.h"
 
 #include "base/fail.h"
+#include "base/file-sync.h"
 
 #include <errno.h>
 #include <glib/gstdio.h>
@@ -189,6 +190,167 @@ test_symlink (Place *place, gconstpointer data)
   g_assert_true (hf_save_file_commit (file, 3, NULL));
   g_assert_true (g_file_test (link, G_FILE_TEST_IS_SYMLINK));
   assert_contents (place->path, "new");
+}
+
+/* ---- a folder where others may put what they like. Only root can make what belongs to another user; who is not root tests that
+   his own files and links are none of that. ---- */
+
+#define SOMEBODY 65534
+
+static const guint shared_modes[] = { 01777, 0777, 01770, 0775, 01757 };
+
+static uid_t
+foreign_uid (void)
+{
+  return geteuid () == 0 ? SOMEBODY : geteuid ();
+}
+
+/* What this process may do to a file of its own, and root to any. */
+static void
+give (const char *path)
+{
+  g_assert_cmpint (lchown (path, foreign_uid (), getegid ()), ==, 0);
+}
+
+static void
+save (const char *path)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (HfSaveFile) file = new_file (path, 0, "new");
+
+  g_assert_true (hf_save_file_commit (file, 3, &error));
+  g_assert_no_error (error);
+}
+
+static void
+assert_owner (const char *path, uid_t uid, guint mode)
+{
+  struct stat st;
+
+  g_assert_cmpint (lstat (path, &st), ==, 0);
+  g_assert_cmpuint (st.st_uid, ==, uid);
+  g_assert_cmpuint (st.st_mode & 07777, ==, mode);
+}
+
+/* root's /any/file is not replaced because somebody made a link to it in /var/tmp. */
+static void
+test_planted_link (Place *place, gconstpointer data)
+{
+  gboolean foreign = geteuid () == 0;
+  g_autofree char *target = g_build_filename (place->folder, "precious", NULL);
+
+  (void)data;
+  put (target, "old");
+  g_assert_cmpint (symlink ("precious", place->path), ==, 0);
+  give (place->path);
+  for (guint i = 0; i < G_N_ELEMENTS (shared_modes); i++) {
+    g_autoptr (GError) error = NULL;
+    g_autoptr (HfSaveFile) file = NULL;
+
+    g_assert_cmpint (g_chmod (place->folder, (int)shared_modes[i]), ==, 0);
+    file = hf_save_file_new (place->path, 0, HF_SAVE_DEFAULT, &error);
+    g_assert_true ((file == NULL) == foreign);
+    if (foreign) {
+      g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
+      g_assert_nonnull (strstr (error->message, "another user (uid 65534)"));
+    }
+    g_clear_pointer (&file, hf_save_file_free);
+    /* The same for a record of holdfast save -o. */
+    g_assert_true (hf_file_replace (place->path, foreign ? "new" : "old", 3, NULL) == !foreign);
+    assert_contents (target, "old");
+  }
+  /* Where only the folder's owner can have put it, and where the folder is somebody's who may lead his own names where he likes.
+   */
+  g_assert_cmpint (g_chmod (place->folder, 0755), ==, 0);
+  save (place->path);
+  assert_contents (target, "new");
+  put (target, "old");
+  g_assert_cmpint (g_chmod (place->folder, 01777), ==, 0);
+  give (place->folder);
+  save (place->path);
+  assert_contents (target, "new");
+}
+
+/* Also a link behind a link, which is our own. */
+static void
+test_planted_link_behind_a_link (Place *place, gconstpointer data)
+{
+  g_autofree char *other = g_build_filename (place->folder, "shared", NULL);
+  g_autofree char *planted = g_build_filename (other, "vm", NULL), *target = g_build_filename (place->folder, "precious", NULL);
+  g_autoptr (HfSaveFile) file = NULL;
+
+  (void)data;
+  put (target, "old");
+  g_assert_cmpint (g_mkdir (other, 0700), ==, 0);
+  g_assert_cmpint (g_chmod (other, 01777), ==, 0);
+  g_assert_cmpint (symlink ("../precious", planted), ==, 0);
+  g_assert_cmpint (symlink ("shared/vm", place->path), ==, 0);
+  give (planted);
+  file = hf_save_file_new (place->path, 0, HF_SAVE_DEFAULT, NULL);
+  g_assert_true ((file == NULL) == (geteuid () == 0));
+  assert_contents (target, "old");
+  g_assert_cmpint (g_remove (planted), ==, 0);
+}
+
+/* Who made the file for us to find would own the guest's memory. */
+static void
+test_planted_file (Place *place, gconstpointer data)
+{
+  gboolean foreign = geteuid () == 0;
+
+  (void)data;
+  for (guint i = 0; i < G_N_ELEMENTS (shared_modes); i++) {
+    g_autoptr (GError) error = NULL;
+    g_autoptr (HfSaveFile) file = NULL;
+
+    g_assert_cmpint (g_chmod (place->folder, (int)shared_modes[i]), ==, 0);
+    put (place->path, "planted");
+    g_assert_cmpint (g_chmod (place->path, 0666), ==, 0);
+    give (place->path);
+    file = hf_save_file_new (place->path, 4, HF_SAVE_DEFAULT, &error);
+    g_assert_true ((file == NULL) == foreign);
+    if (foreign)
+      g_assert_nonnull (strstr (error->message, "its beginning shall stay, but another user (uid 65534)"));
+    g_clear_pointer (&file, hf_save_file_free);
+    save (place->path);
+    assert_contents (place->path, "new");
+    assert_owner (place->path, geteuid (), foreign ? 0600 : 0666);
+    g_assert_cmpint (g_remove (place->path), ==, 0);
+  }
+}
+
+/* Nor a second name for a file of ours that all may read. */
+static void
+test_planted_hard_link (Place *place, gconstpointer data)
+{
+  g_autofree char *readable = g_build_filename (place->folder, "readable", NULL);
+
+  (void)data;
+  put (readable, "old");
+  g_assert_cmpint (g_chmod (readable, 0644), ==, 0);
+  g_assert_cmpint (link (readable, place->path), ==, 0);
+  g_assert_cmpint (g_chmod (place->folder, 01777), ==, 0);
+  save (place->path);
+  assert_owner (place->path, geteuid (), 0600);
+  assert_contents (readable, "old");
+}
+
+/* What libvirt relies on: root replaces a file that it had given to QEMU's user, in a folder that only root may write. */
+static void
+test_owner_is_kept (Place *place, gconstpointer data)
+{
+  static const guint modes[] = { 0700, 0711, 0755, 01755 };
+
+  (void)data;
+  for (guint i = 0; i < G_N_ELEMENTS (modes); i++) {
+    g_assert_cmpint (g_chmod (place->folder, (int)modes[i]), ==, 0);
+    put (place->path, "old");
+    g_assert_cmpint (g_chmod (place->path, 0640), ==, 0);
+    give (place->path);
+    save (place->path);
+    assert_owner (place->path, foreign_uid (), 0640);
+    g_assert_cmpint (g_remove (place->path), ==, 0);
+  }
 }
 
 static void
@@ -482,6 +644,11 @@ main (int argc, char **argv)
   add ("prefix", test_prefix);
   add ("prefix-refused", test_prefix_refused);
   add ("symlink", test_symlink);
+  add ("planted-link", test_planted_link);
+  add ("planted-link-behind-a-link", test_planted_link_behind_a_link);
+  add ("planted-file", test_planted_file);
+  add ("planted-hard-link", test_planted_hard_link);
+  add ("owner-is-kept", test_owner_is_kept);
   add ("refused-targets", test_refused_targets);
   add ("strange-partial", test_strange_partial);
   add ("dead-partial-is-replaced", test_dead_partial_is_replaced);
