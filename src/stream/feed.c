@@ -27,7 +27,6 @@
 
 /* What may stand before the first section; QEMU's own header is below 300 bytes. */
 #define HEAD_MAX 65536u
-#define CAPABILITIES_MAX 64u
 #define CAPABILITY_MAPPED "mapped-ram"
 #define CAPABILITY_SHARED "x-ignore-shared"
 
@@ -189,7 +188,7 @@ take_configuration (HfFeed *feed, const guint8 *bytes, GError **error)
 {
   guint32 length = hf_get_be32 (bytes);
 
-  if (length > HEAD_MAX - feed->head->len)
+  if (length == 0 || length > HF_STREAM_MACHINE_MAX)
     return malformed (feed, error, "a machine name of %u bytes", length);
   return go (feed, STEP_MACHINE, length);
 }
@@ -254,15 +253,17 @@ take_capabilities (HfFeed *feed, const guint8 *bytes, GError **error)
 {
   guint32 count = hf_get_be32 (bytes);
 
-  if (count > CAPABILITIES_MAX - feed->capabilities->len)
+  if (count > HF_STREAM_CAPABILITIES_MAX - feed->capabilities->len)
     return malformed (feed, error, "a list of %u capabilities", count);
   feed->capabilities_left = count;
   return count > 0 ? go (feed, STEP_CAPABILITY, 1) : go (feed, STEP_TYPE, 1);
 }
 
 static gboolean
-take_capability (HfFeed *feed, const guint8 *bytes, G_GNUC_UNUSED GError **error)
+take_capability (HfFeed *feed, const guint8 *bytes, GError **error)
 {
+  if (bytes[0] == 0)
+    return malformed (feed, error, "a capability without a name");
   return go (feed, STEP_CAPABILITY_NAME, bytes[0]);
 }
 
@@ -492,6 +493,8 @@ take_mem_size (HfFeed *feed, const guint8 *bytes, GError **error)
   feed->ram_left = word & ~mask;
   if (feed->ram_left == 0)
     return malformed (feed, error, "a block list of 0 bytes");
+  if (feed->ram_left > HF_RAM_BYTES_MAX)
+    return malformed (feed, error, "a block list of %" G_GUINT64_FORMAT " bytes", feed->ram_left);
   return go (feed, STEP_BLOCK, 1);
 }
 

@@ -15,6 +15,10 @@
 #include "stream/stream-error.h"
 
 #define HF_RAM_BLOCKS_MAX 4096u
+#define HF_RAM_BYTES_MAX (G_GUINT64_CONSTANT (1) << 46)
+/* Of CONFIGURATION, for all who read it. QEMU 11 knows some twenty capabilities. */
+#define HF_STREAM_CAPABILITIES_MAX 64u
+#define HF_STREAM_MACHINE_MAX 1024u
 
 typedef struct {
   char id[256]; /* NUL-terminated; as in the stream, at most 255 bytes */

@@ -117,6 +117,9 @@ hf_forward_ram_start (HfForward *forward, GError **error)
   total = word & ~(guint64)(forward->page_size - 1);
   if ((word & (forward->page_size - 1)) != FLAG_MEM_SIZE || total == 0)
     return hf_forward_malformed (error, "RAM at offset %" G_GUINT64_FORMAT " does not begin with its size", offset);
+  if (total > HF_RAM_BYTES_MAX)
+    return hf_forward_malformed (error, "RAM at offset %" G_GUINT64_FORMAT " is said to have %" G_GUINT64_FORMAT " bytes", offset,
+                                 total);
   for (guint64 rest = total; rest > 0; rest -= used) {
     if (forward->map->blocks->len == HF_RAM_BLOCKS_MAX)
       return hf_forward_unsupported (error, "more than %u RAM blocks", HF_RAM_BLOCKS_MAX);

@@ -165,14 +165,14 @@ read_capabilities (Cursor *cursor, GByteArray *body, guint32 *ret_count)
 {
   guint32 count;
 
-  if (!take_be32 (cursor, &count))
+  if (!take_be32 (cursor, &count) || count > HF_STREAM_CAPABILITIES_MAX)
     return FALSE;
   *ret_count = 0;
   for (guint32 i = 0; i < count; i++) {
     const guint8 *length = take (cursor, 1);
     const guint8 *name = length ? take (cursor, *length) : NULL;
 
-    if (!name)
+    if (!name || *length == 0)
       return FALSE;
     if (*length == strlen (CAPABILITY) && memcmp (name, CAPABILITY, *length) == 0)
       continue;
@@ -239,7 +239,7 @@ rewrite (Cursor *cursor, gboolean mapped, GByteArray *const bodies[N_SUBSECTIONS
   const guint8 *head = cursor->bytes, *type;
 
   if (!take (cursor, STREAM_HEADER_SIZE + 1) || head[STREAM_HEADER_SIZE] != TYPE_CONFIGURATION || !take_be32 (cursor, &length)
-      || !take (cursor, length))
+      || length == 0 || length > HF_STREAM_MACHINE_MAX || !take (cursor, length))
     return FALSE;
   g_byte_array_append (ret, head, cursor->bytes - head);
   while ((type = take (cursor, 1))) {

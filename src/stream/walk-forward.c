@@ -24,8 +24,6 @@
 
 #define STREAM_VERSION 3u
 #define RAM_VERSION 4u
-#define MACHINE_MAX 1024u
-#define CAPABILITIES_MAX 1024u
 #define PAGE_SIZE_DEFAULT 4096u
 #define PAGE_BITS_MIN 9u
 #define PAGE_BITS_MAX 24u
@@ -182,7 +180,7 @@ take_capabilities (HfForward *forward, GError **error)
 
   if (!hf_forward_take_be32 (forward, &count, error))
     return FALSE;
-  if (count > CAPABILITIES_MAX)
+  if (count > HF_STREAM_CAPABILITIES_MAX)
     return hf_forward_malformed (error, "CONFIGURATION names %u capabilities", count);
   for (guint32 i = 0; i < count; i++) {
     if (!hf_forward_take_name (forward, name, error))
@@ -259,7 +257,7 @@ take_configuration (HfForward *forward, GError **error)
     return TRUE;
   if (!hf_forward_skip (forward, 1, error) || !hf_forward_take_be32 (forward, &length, error))
     return FALSE;
-  if (length == 0 || length > MACHINE_MAX)
+  if (length == 0 || length > HF_STREAM_MACHINE_MAX)
     return hf_forward_malformed (error, "CONFIGURATION has a machine name of %u bytes", length);
   machine = g_malloc0 (length + 1);
   if (!hf_forward_take (forward, machine, length, error))

@@ -492,10 +492,12 @@ take_capabilities (HfStreamMap *map, Rest *rest)
   const guint8 *count = take (rest, 4);
   g_autoptr (GStrvBuilder) builder = g_strv_builder_new ();
 
+  if (count && hf_get_be32 (count) > HF_STREAM_CAPABILITIES_MAX)
+    return FALSE;
   for (guint32 n = count ? hf_get_be32 (count) : 0; n > 0; n--) {
     g_autofree char *name = take_name (rest);
 
-    if (!name)
+    if (!name || !*name)
       return FALSE;
     map->mapped_ram |= g_str_equal (name, "mapped-ram");
     g_strv_builder_add (builder, name);
@@ -552,6 +554,8 @@ take_configuration (HfStreamMap *map, Rest *rest)
   if (!type || *type != TYPE_CONFIGURATION)
     return type && (*type == TYPE_START || *type == TYPE_FULL);
   length = take (rest, 4);
+  if (length && (hf_get_be32 (length) == 0 || hf_get_be32 (length) > HF_STREAM_MACHINE_MAX))
+    return FALSE;
   machine = length ? take (rest, hf_get_be32 (length)) : NULL;
   if (!machine)
     return FALSE;

@@ -7,6 +7,8 @@
 #include "config.h"
 
 #include "../fake/qemu-stream.h"
+#include "base/bytes.h"
+#include "stream/mapped-ram.h"
 #include "stream/stream-map.h"
 
 #include <string.h>
@@ -518,6 +520,82 @@ test_other_iterable (void)
   assert_fails (walks->forward_error, HF_STREAM_ERROR_UNSUPPORTED, "\"rom\"");
 }
 
+/* A stream with a machine name of so many bytes, and so many capabilities. */
+static FakeStream *
+make_configured (guint machine_length, guint n_capabilities)
+{
+  static const char name[] = "\x05\x1a"
+                             "configuration/capabilities\0\0\0\x01\0\0\0";
+  g_autofree char *machine = g_strnfill (MAX (machine_length, 1), 'm');
+  const FakeStreamOptions options = { .machine = machine };
+  FakeStream *stream = fake_stream_new (&options);
+  guint8 count = (guint8)n_capabilities;
+
+  for (guint i = 0; i < n_capabilities; i++)
+    insert (stream, 13 + MAX (machine_length, 1), "\x01x", 2);
+  if (n_capabilities) {
+    insert (stream, 13 + MAX (machine_length, 1), &count, 1);
+    insert (stream, 13 + MAX (machine_length, 1), name, sizeof name - 1);
+  }
+  if (machine_length == 0) {
+    hf_put_be32 (0, stream->bytes->data + 9);
+    memmove (stream->bytes->data + 13, stream->bytes->data + 14, stream->bytes->len - 14);
+    g_byte_array_set_size (stream->bytes, stream->bytes->len - 1);
+  }
+  return stream;
+}
+
+/* All who read CONFIGURATION have the same limits: what verify calls good, capture takes. */
+static void
+test_configuration_limits (void)
+{
+  static const struct {
+    guint machine_length, n_capabilities;
+    gboolean good;
+  } cases[] = { { 1, 0, TRUE }, { 1024, 64, TRUE }, { 0, 0, FALSE }, { 1025, 0, FALSE }, { 1, 65, FALSE }, { 1, 255, FALSE } };
+  static const HfFeedEvents no_events = { 0 };
+
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autoptr (FakeStream) stream = make_configured (cases[i].machine_length, cases[i].n_capabilities);
+    g_autoptr (Walks) walks = walk (stream->bytes->data, stream->bytes->len, 0);
+    g_autoptr (HfFeed) feed = hf_feed_new (&no_events, NULL);
+    gsize head = 13 + cases[i].machine_length + (cases[i].n_capabilities ? 36 + 2 * cases[i].n_capabilities : 0);
+    g_autoptr (GByteArray) rewritten = hf_mapped_ram_configuration (stream->bytes->data, head, FALSE, NULL);
+    gboolean fed = hf_feed_bytes (feed, stream->bytes->data, stream->bytes->len, NULL);
+
+    g_test_message ("a name of %u bytes, %u capabilities", cases[i].machine_length, cases[i].n_capabilities);
+    g_assert_cmpint (stream->bytes->data[head], ==, 0x01); /* the first section */
+    g_assert_cmpint (walks->forward_error == NULL, ==, cases[i].good);
+    g_assert_cmpint (walks->tail_error == NULL, ==, cases[i].good);
+    g_assert_cmpint (fed, ==, cases[i].good);
+    g_assert_cmpint (rewritten != NULL, ==, cases[i].good);
+  }
+}
+
+/* More than 64 TiB, all of it the first block's: nothing in the list contradicts it. */
+static void
+test_ram_limit (void)
+{
+  static const HfFeedEvents no_events = { 0 };
+
+  for (guint i = 0; i < 2; i++) {
+    g_autoptr (FakeStream) stream = fake_stream_new (&variants[0]);
+    g_autoptr (Walks) before = walk (stream->bytes->data, stream->bytes->len, 0), walks = NULL;
+    guint8 *word = stream->bytes->data + ((HfStreamSection *)before->forward->sections->pdata[0])->body_offset;
+    guint64 total = (guint64)1 << 46, more = i * 4096 + total - (hf_get_be64 (word) & ~(guint64)4095);
+    g_autoptr (HfFeed) feed = hf_feed_new (&no_events, NULL);
+
+    hf_put_be64 (hf_get_be64 (word) + more, word);
+    hf_put_be64 (hf_get_be64 (word + 9 + word[8]) + more, word + 9 + word[8]);
+    walks = walk (stream->bytes->data, stream->bytes->len, 0);
+    g_assert_cmpint (hf_feed_bytes (feed, stream->bytes->data, stream->bytes->len, NULL), ==, i == 0);
+    if (i == 0)
+      assert_good (walks);
+    else
+      assert_fails (walks->forward_error, HF_STREAM_ERROR_MALFORMED, "is said to have 70368744181760 bytes");
+  }
+}
+
 typedef struct {
   const char *name, *problem; /* NULL: none */
   guint8 length;
@@ -729,6 +807,8 @@ main (int argc, char **argv)
   g_test_add_func ("/stream/walks/disagreement", test_disagreement);
   g_test_add_func ("/stream/walks/early-device", test_early_device);
   g_test_add_func ("/stream/walks/other-iterable", test_other_iterable);
+  g_test_add_func ("/stream/walks/configuration-limits", test_configuration_limits);
+  g_test_add_func ("/stream/walks/ram-limit", test_ram_limit);
   g_test_add_func ("/stream/walks/xbzrle", test_xbzrle);
   g_test_add_func ("/stream/walks/decoy", test_decoy);
   g_test_add_func ("/stream/walks/bad-descriptions", test_bad_descriptions);
