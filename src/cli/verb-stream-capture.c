@@ -83,34 +83,46 @@ find_input (HfRun *run, const CaptureWords *words, int *ret, GError **error)
   return TRUE;
 }
 
+typedef struct {
+  const char *address;
+  HfStreamWork *work;
+  int fd; /* -1: there is none yet */
+} Connection;
+
+static int
+open_connection (gpointer data, const HfStreamJob *job, GError **error)
+{
+  Connection *connection = data;
+
+  connection->fd = hf_stream_listen (connection->address, job, error);
+  /* The rate is that of the stream, not of the waiting for it. */
+  hf_progress_begin (&connection->work->progress, connection->work->progress.kind);
+  return connection->fd;
+}
+
 static gboolean
-capture (HfRun *run, const CaptureWords *words, const HfCaptureOptions *options, int input, GError **error)
+capture (HfRun *run, const CaptureWords *words, HfCaptureOptions *options, int input, GError **error)
 {
   g_auto (HfStreamStatus) status = { 0 };
   g_autoptr (GError) failure = NULL;
   HfStreamWork work;
-  int connection = -1;
-  gboolean done = FALSE, listened;
+  Connection connection = { words->listen, &work, -1 };
+  gboolean done, busy;
 
   if (!hf_stream_work_begin (&work, words->progress, error))
     return FALSE;
-  if (words->listen) {
-    connection = hf_stream_listen (words->listen, &work.job, &failure);
-    hf_progress_begin (&work.progress, work.progress.kind);
-  }
-  listened = !words->listen || connection >= 0;
-  if (listened)
-    done = hf_capture (words->listen ? connection : input, words->files[0], options, &work.job, &status, &failure);
+  options->open_input = open_connection;
+  options->data = &connection;
+  done = hf_capture (words->listen ? -1 : input, words->files[0], options, &work.job, &status, &failure);
   hf_stream_work_end (&work);
-  if (connection >= 0)
-    close (connection);
-  if (done || (listened && !g_error_matches (failure, HF_STREAM_ERROR, HF_STREAM_ERROR_BUSY)))
+  if (connection.fd >= 0)
+    close (connection.fd);
+  busy = g_error_matches (failure, HF_STREAM_ERROR, HF_STREAM_ERROR_BUSY);
+  if (!busy)
     hf_stream_show_status (run, words->files[0], &status, hf_interrupted ());
   /* What is committed and could not be said in FILE.status is no success: somebody waits for that. */
-  if (!done
-      && (!listened || status.outcome == HF_OUTCOME_COMMITTED
-          || g_error_matches (failure, HF_STREAM_ERROR, HF_STREAM_ERROR_BUSY)))
-    hf_stream_report_error (run, listened ? words->files[0] : NULL, failure);
+  if (busy || (!done && status.outcome == HF_OUTCOME_COMMITTED))
+    hf_stream_report_error (run, words->files[0], failure);
   return TRUE;
 }
 

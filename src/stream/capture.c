@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Owns one capture: from the removal of the old status to the writing of the new one. One thread at a time.
+ * Owns one capture: from the lock and the removal of the old status to the writing of the new one. One thread at a time.
  *
  * Theory of operation: bytes are read into the place they are written from, and the parser looks at them there. What it does not
  * understand but is well-formed (an iterable device other than RAM) ends its work, not the capture: then the end of the file
  * alone decides. What is malformed ends the capture at once: QEMU's pipe breaks, its migration fails, and the guest goes on,
  * instead of being thrown away for a file that nobody can load.
  *
- * The lock of the save file is held from before the first byte until the status is written, and the status is touched by nobody
- * else: so hf_stream_status_wait sees either a living capture or its last word. Its room on the disk is made
- * before the first byte is taken; on failure .partial goes first, so that a full disk has room for a long error too.
+ * The lock of the save file is held from before the input is opened until the status is written, and the status is touched by
+ * nobody else: so hf_stream_status_wait sees either a living capture or its last word. Its room on the disk is made before the
+ * first byte is taken; on failure .partial goes first, so that a full disk has room for a long error too.
  *
  * An empty input is no QEMU stream, hence incomplete; with `any` it is what cat makes of it: an empty payload.
  */
@@ -237,12 +237,16 @@ run (Capture *capture, int input, const char *path, GError **error)
   guint64 length = 0;
 
   capture->file = hf_save_file_new (path, options->offset, options->flags, error);
-  /* Once more, now that nobody else can: another capture may have ended since we looked. */
+  /* Not before there is the lock: it may be that of a capture that has just ended. */
   if (!capture->file || !hf_stream_status_remove (path, error))
     return FALSE;
   /* Before the guest is given up for a file that nobody would learn of. */
   capture->room = hf_stream_status_reserve (path, error);
-  capture->input = capture->room ? hf_input_new (input, error) : NULL;
+  if (!capture->room)
+    return FALSE;
+  if (input < 0)
+    input = options->open_input (options->data, capture->job, error);
+  capture->input = input >= 0 ? hf_input_new (input, error) : NULL;
   return capture->input && format->open (capture, error) && receive (capture, format, error)
          && format->finish (capture, &length, error) && hf_stream_job_step (capture->job, capture->bytes, capture->bytes, error)
          && hf_save_file_commit (capture->file, length, error);
@@ -324,13 +328,13 @@ hf_capture (int input, const char *path, const HfCaptureOptions *options, const 
 {
   Capture capture = { .options = options, .job = job };
   g_autoptr (GError) cause = NULL, status_error = NULL;
-  gboolean ours = check_options (options, &cause) && check_alone (path, &cause) && hf_stream_status_remove (path, &cause);
+  gboolean ours = check_options (options, &cause) && check_alone (path, &cause);
   gboolean ok = ours && run (&capture, input, path, &cause);
 
   close_parts (&capture);
   fill_status (&capture, cause, ret_status);
   /* The status of a file that another one writes is that one's. */
-  if (ours && !g_error_matches (cause, HF_STREAM_ERROR, HF_STREAM_ERROR_BUSY))
+  if (ours && (capture.file || !g_error_matches (cause, HF_STREAM_ERROR, HF_STREAM_ERROR_BUSY)))
     hf_stream_status_write (path, ret_status, g_steal_pointer (&capture.room), &status_error);
   hf_stream_status_room_free (capture.room);
   hf_save_file_free (capture.file);

@@ -20,10 +20,15 @@ typedef struct {
   guint64 offset;  /* the stream goes behind so many bytes of the old file */
   gboolean any;    /* not a QEMU stream: end of input is the end */
   gboolean mapped; /* write mapped-ram (mapped-writer.h); not together with any */
+  /* Gives the input if that is -1, when the file is locked already and the old status gone, so that who waits sees a capture.
+     What it gives stays its own. */
+  int (*open_input) (gpointer data, const HfStreamJob *job, GError **error);
+  gpointer data;
 } HfCaptureOptions;
 
 /* Reads input (a pipe, a socket, a regular file from its file position on) to its end. ret_status (clear it with
-   hf_stream_status_clear) is filled in any case, and written to FILE.status unless even that fails. */
+   hf_stream_status_clear) is filled in any case, and written to FILE.status. If only that fails, so
+   does the call, and ret_status says that it is committed. */
 gboolean hf_capture (int input, const char *path, const HfCaptureOptions *options, const HfStreamJob *job,
                      HfStreamStatus *ret_status, GError **error);
 
