@@ -228,12 +228,6 @@ copy_prefix (HfSaveFile *file, guint64 prefix, GError **error)
 
   if (prefix == 0)
     return TRUE;
-  if (file->planted) {
-    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE,
-                 "its beginning shall stay, but another user (uid %u) may have put it there: others may write to its folder",
-                 (guint)file->old.st_uid);
-    return FALSE;
-  }
   from = open (file->target, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
   if (from < 0)
     return fail_errno (error, errno, "open the file whose beginning shall stay");
@@ -242,6 +236,13 @@ copy_prefix (HfSaveFile *file, guint64 prefix, GError **error)
     g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE,
                  "%" G_GUINT64_FORMAT " bytes at its beginning shall stay, but it has only %" G_GINT64_FORMAT, prefix,
                  (gint64)st.st_size);
+    ok = FALSE;
+  }
+  /* Asked again of what is open: it may have come since. */
+  if (ok && hf_file_may_be_planted (file->target, &st)) {
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE,
+                 "its beginning shall stay, but another user (uid %u) may have put it there: others may write to its folder",
+                 (guint)st.st_uid);
     ok = FALSE;
   }
   ok = ok && copy_bytes (from, file->fd, prefix, error);
