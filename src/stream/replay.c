@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MEMORY_AIM (16u << 20)
@@ -95,6 +96,16 @@ open_engine (Replay *replay, GError **error)
   return replay->engine != NULL;
 }
 
+/* Up to here the file has no data from offset on, where it has none at all up to its end (ENXIO). That is said also of a file
+ * that became shorter meanwhile: what is missing is no hole, and the read of it tells. */
+static guint64
+end_of_last_hole (const Replay *replay, guint64 offset)
+{
+  struct stat st;
+
+  return fstat (replay->image->fd, &st) == 0 && (guint64)st.st_size >= replay->image->size ? replay->image->size : offset;
+}
+
 /* Are all these bytes a hole? Asks the file only when what it said last does not reach so far. */
 static gboolean
 find_hole (Replay *replay, guint64 offset, gsize length)
@@ -106,12 +117,11 @@ find_hole (Replay *replay, guint64 offset, gsize length)
   if (offset < replay->data_end)
     return FALSE;
   data = lseek (replay->image->fd, (off_t)offset, SEEK_DATA);
-  /* ENXIO: nothing but a hole up to the end of the file. */
   if (data < 0 && errno != ENXIO) {
     replay->data_end = G_MAXUINT64;
     return FALSE;
   }
-  replay->zeroed_end = data < 0 ? replay->image->size : (guint64)data;
+  replay->zeroed_end = data < 0 ? end_of_last_hole (replay, offset) : (guint64)data;
   if (offset + length <= replay->zeroed_end)
     return TRUE;
   data = lseek (replay->image->fd, (off_t)replay->zeroed_end, SEEK_HOLE);

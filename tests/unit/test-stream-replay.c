@@ -346,6 +346,53 @@ test_interrupted (Place *place, gconstpointer data)
   }
 }
 
+/* A file without checksums, whose last part is a hole, is cut behind its data while it is read: "no data to the end" is then said
+   of bytes that are gone, which are not zeros. */
+
+typedef struct {
+  const char *path;
+  guint64 length;
+} Cut;
+
+static void
+cut_file (guint64 done, guint64 total, gpointer data)
+{
+  const Cut *cut = data;
+
+  (void)done;
+  (void)total;
+  g_assert_cmpint (truncate (cut->path, (off_t)cut->length), ==, 0);
+}
+
+static void
+test_cut_hole (Place *place, gconstpointer data)
+{
+  const guint64 mib = 1u << 20, data_end = 24 * mib, end = 48 * mib;
+  const guint64 lengths[] = { data_end, data_end + 1, data_end + 2 * mib + 4096, end - 1, end };
+  g_autofree guint8 *bytes = g_malloc (data_end);
+  HfReplayOptions options = { .any = TRUE };
+
+  (void)data;
+  memset (bytes, 0xaa, data_end);
+  for (guint i = 0; i < G_N_ELEMENTS (lengths); i++) {
+    g_autoptr (GError) error = NULL;
+    Cut cut = { place->path, lengths[i] };
+    HfStreamJob job = { .interrupt_fd = -1, .progress = cut_file, .data = &cut };
+    int output = open ("/dev/null", O_WRONLY | O_CLOEXEC);
+    guint64 n = 0;
+    gboolean ok;
+
+    put (place->path, bytes, data_end);
+    g_assert_cmpint (truncate (place->path, (off_t)end), ==, 0);
+    ok = hf_replay (place->path, output, &options, &job, &n, &error);
+    close (output);
+    g_assert_true (ok == (lengths[i] == end));
+    g_assert_cmpuint (n, ==, lengths[i] / mib * mib);
+    if (!ok)
+      g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE);
+  }
+}
+
 /* A disk that cannot be read at one place, and one that gives it in pieces. */
 
 typedef struct {
@@ -414,6 +461,7 @@ main (int argc, char **argv)
   add ("refused", test_refused);
   add ("receiver-gone", test_receiver_gone);
   add ("interrupted", test_interrupted);
+  add ("cut-hole", test_cut_hole);
   add ("bad-disk", test_bad_disk);
   return g_test_run ();
 }
