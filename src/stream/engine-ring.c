@@ -130,7 +130,7 @@ is_passing (Ring *ring, int errnum)
   if (errnum != EAGAIN && errnum != EBUSY && errnum != ENOMEM)
     return FALSE;
   if (ring->give_up == 0)
-    ring->give_up = now + HF_IO_PATIENCE_MS * (gint64)G_TIME_SPAN_MILLISECOND;
+    ring->give_up = now + hf_transfer_patience () * G_TIME_SPAN_MILLISECOND;
   return now < ring->give_up;
 }
 

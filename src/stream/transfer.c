@@ -46,6 +46,12 @@ hf_transfer_set_patience (guint milliseconds)
   g_atomic_int_set (&patience_ms, milliseconds);
 }
 
+guint
+hf_transfer_patience (void)
+{
+  return (guint)g_atomic_int_get (&patience_ms);
+}
+
 void
 hf_transfer_set_call_max (gsize bytes)
 {
@@ -266,7 +272,7 @@ static HfTransferState
 would_block (HfTransfer *transfer, GError **error)
 {
   gint64 now = g_get_monotonic_time ();
-  guint patience = g_atomic_int_get (&patience_ms);
+  guint patience = hf_transfer_patience ();
 
   if (transfer->give_up == 0) {
     transfer->give_up = now + patience * G_TIME_SPAN_MILLISECOND;

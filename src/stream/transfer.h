@@ -74,4 +74,5 @@ HfTransferState hf_transfer_run (HfTransfer *transfer, GError **error);
 /* For tests: how long EAGAIN is borne without progress, HF_IO_PATIENCE_MS at first; and the most that one call moves (a multiple
    of every alignment in use), 0x7ffff000 at first and with 0. */
 void hf_transfer_set_patience (guint milliseconds);
+guint hf_transfer_patience (void);
 void hf_transfer_set_call_max (gsize bytes);

@@ -571,6 +571,32 @@ test_ring_breaks (void)
   many_clear (&many);
 }
 
+/* One that never takes a request, without ever failing for good, is given up when its time is over. */
+static void
+test_ring_takes_nothing (gconstpointer data)
+{
+  enum { PATIENCE_MS = 60 };
+  int errnum = GPOINTER_TO_INT (data);
+  g_autoptr (GError) error = NULL;
+  gint64 begin;
+  Many many;
+
+  if (contract_parent ())
+    return;
+  hf_transfer_set_patience (PATIENCE_MS);
+  many_init (&many, HF_ENGINE_RING, HF_IO_READ, 8, G_MAXSIZE);
+  forbid (SCMP_SYS (io_uring_enter), errnum);
+  begin = g_get_monotonic_time ();
+  g_assert_true (many_submit (&many, 0, &error));
+  g_assert_false (hf_engine_drain (many.engine, &error));
+  g_assert_cmpint (g_get_monotonic_time () - begin, >=, PATIENCE_MS * G_TIME_SPAN_MILLISECOND);
+  g_assert_cmpint (g_get_monotonic_time () - begin, <, HF_IO_PATIENCE_MS * (gint64)G_TIME_SPAN_MILLISECOND);
+  g_assert_nonnull (strstr (error->message, "io_uring_enter"));
+  g_assert_nonnull (strstr (error->message, g_strerror (errnum)));
+  g_assert_cmpuint (many.failed, ==, 1);
+  many_clear (&many);
+}
+
 /* Asked by hand, so that a ring that our code cannot set up is a failure and not a skip. 0, or why the kernel forbids it. */
 static int
 ask_kernel_for_ring (void)
@@ -633,6 +659,9 @@ add_ring (void)
   add_own (HF_ENGINE_RING, "ring");
   g_test_add_func ("/engine/auto-is-ring", test_auto_is_ring);
   g_test_add_func ("/engine/ring-breaks", test_ring_breaks);
+  g_test_add_data_func ("/engine/ring-takes-nothing/EAGAIN", GINT_TO_POINTER (EAGAIN), test_ring_takes_nothing);
+  g_test_add_data_func ("/engine/ring-takes-nothing/EBUSY", GINT_TO_POINTER (EBUSY), test_ring_takes_nothing);
+  g_test_add_data_func ("/engine/ring-takes-nothing/ENOMEM", GINT_TO_POINTER (ENOMEM), test_ring_takes_nothing);
 }
 
 int
