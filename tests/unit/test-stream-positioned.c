@@ -2,12 +2,13 @@
 
 /*
  * The six positioned functions: the contract set on plain calls, the forms, what HOLDFAST_FAIL does to them, and system calls
- * that really return what is otherwise only acted.
+ * that really return what is otherwise only acted. And the plain write(2) of base/file-sync.c.
  */
 
 #include "config.h"
 
 #include "base/fail.h"
+#include "base/file-sync.h"
 #include "stream-contract.h"
 #include "stream/transfer.h"
 
@@ -220,6 +221,32 @@ test_kernel_answers (void)
   close (fd);
 }
 
+/* What is written in a row and not by position has the same rule for a write that moves nothing: it ends. */
+static void
+test_write_of_nothing (void)
+{
+  g_autoptr (GError) error = NULL;
+  scmp_filter_ctx filter;
+  off_t end;
+  int fd;
+
+  if (contract_parent ())
+    return;
+  fd = contract_file (0, FALSE);
+  g_assert_true (hf_file_write_all (fd, "text", 4, &error));
+  end = lseek (fd, 0, SEEK_CUR);
+  filter = seccomp_init (SCMP_ACT_ALLOW);
+  /* "Error" 0: the call is not made, and gives 0. Of this descriptor only: the test writes what it finds. */
+  g_assert_cmpint (seccomp_rule_add (filter, SCMP_ACT_ERRNO (0), SCMP_SYS (write), 1, SCMP_A0 (SCMP_CMP_EQ, (scmp_datum_t)fd)),
+                   ==, 0);
+  g_assert_cmpint (seccomp_load (filter), ==, 0);
+  seccomp_release (filter);
+  g_assert_false (hf_file_write_all (fd, "text", 4, &error));
+  g_assert_error (error, G_FILE_ERROR, G_FILE_ERROR_IO);
+  g_assert_cmpint (lseek (fd, 0, SEEK_CUR), ==, end);
+  close (fd);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -232,5 +259,6 @@ main (int argc, char **argv)
   g_test_add_func ("/positioned/environment", test_environment);
   g_test_add_func ("/positioned/environment-read", test_environment_read);
   g_test_add_func ("/positioned/kernel-answers", test_kernel_answers);
+  g_test_add_func ("/positioned/write-of-nothing", test_write_of_nothing);
   return g_test_run ();
 }
