@@ -261,6 +261,16 @@ static const struct {
   { FLAG_COMPRESSED, "of a compressed page" },
 };
 
+static void
+tell_page (HfForward *forward, guint64 page_offset, guint64 item_offset)
+{
+  const HfStreamBlock *block = &g_array_index (forward->map->blocks, HfStreamBlock, forward->block);
+
+  if (forward->on_page)
+    forward->on_page (&block->ram, page_offset / forward->page_size, item_offset, forward->position - item_offset,
+                      forward->on_page_data);
+}
+
 static gboolean
 take_item (HfForward *forward, guint64 word, guint64 item_offset, GError **error)
 {
@@ -273,7 +283,10 @@ take_item (HfForward *forward, guint64 word, guint64 item_offset, GError **error
       return FALSE;
     if (page_offset >= g_array_index (forward->map->blocks, HfStreamBlock, forward->block).ram.used_length)
       return bad_page (forward, page_offset, item_offset, "it lies behind the end of the block", error);
-    return page_items[i].take (forward, page_offset, item_offset, error);
+    if (!page_items[i].take (forward, page_offset, item_offset, error))
+      return FALSE;
+    tell_page (forward, page_offset, item_offset);
+    return TRUE;
   }
   for (gsize i = 0; i < G_N_ELEMENTS (unsupported_items); i++) {
     if (flags == unsupported_items[i].flag)

@@ -28,6 +28,8 @@ typedef struct {
   guint32 ram_section_id;
   GHashTable *blocks; /* id (a copy) to index + 1 in map->blocks */
   guint block;        /* that of the last page, for CONTINUE; G_MAXUINT: none yet */
+  HfWalkPage on_page; /* NULL: nobody wants to know */
+  gpointer on_page_data;
 
   /* devices */
   JsonNode *description; /* NULL: not yet looked for */

@@ -79,6 +79,10 @@ char *hf_stream_quote (const char *name);
    HF_STREAM_ERROR_INCOMPLETE. */
 gboolean hf_walk_forward (HfReader *reader, guint64 start, guint64 end, const HfStreamJob *job, HfStreamMap **ret_map,
                           GError **error);
+/* The same, and on_page is told each page of a classic stream as it is passed: its number in the block, and where it lies. */
+typedef void (*HfWalkPage) (const HfRamBlock *block, guint64 page, guint64 offset, guint64 length, gpointer data);
+gboolean hf_walk_forward_pages (HfReader *reader, guint64 start, guint64 end, const HfStreamJob *job, HfWalkPage on_page,
+                                gpointer data, HfStreamMap **ret_map, GError **error);
 /* Only header, CONFIGURATION and the block list of a classic stream, up to the end of RAM START. */
 gboolean hf_walk_forward_head (HfReader *reader, guint64 start, guint64 end, HfStreamMap **ret_map, GError **error);
 gboolean hf_walk_tail (HfReader *reader, guint64 start, guint64 end, HfStreamMap **ret_map, GError **error);

@@ -9,6 +9,8 @@
 
 #include "stream/verify.h"
 
+/* A line of the report becomes longer; index in problems. */
+void hf_verify_problem_add (HfVerifyReport *report, guint index, const char *text);
 /* One line more; what is said beyond HF_VERIFY_PROBLEMS_MAX is only counted. */
 void hf_verify_problem (HfVerifyReport *report, const char *format, ...) G_GNUC_PRINTF (2, 3);
 
@@ -24,8 +26,11 @@ HfVerifySums *hf_verify_sums_new (HfImage *image, const HfStreamJob *job, HfVeri
    before it, as soon as somebody wants a byte of it. For a walk forward; one that begins at the end would leave nothing to lend.
  */
 void hf_verify_sums_lend (HfVerifySums *sums);
-/* What was not tested yet. */
+/* What was not tested yet. Then the lines of bad blocks are made to name what lies there: the pages that were passed below, and
+   what the walks found, which is in the report. */
 gboolean hf_verify_sums_finish (HfVerifySums *sums, GError **error);
+/* A HfWalkPage; data: HfVerifySums. */
+void hf_verify_sums_pass_page (const HfRamBlock *block, guint64 page, guint64 offset, guint64 length, gpointer data);
 /* The image's reader is left alone again. NULL is accepted. */
 void hf_verify_sums_free (HfVerifySums *sums);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (HfVerifySums, hf_verify_sums_free)

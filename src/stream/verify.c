@@ -49,6 +49,15 @@ hf_verify_problem (HfVerifyReport *report, const char *format, ...)
   va_end (arguments);
 }
 
+void
+hf_verify_problem_add (HfVerifyReport *report, guint index, const char *text)
+{
+  char *line = report->problems->pdata[index];
+
+  report->problems->pdata[index] = g_strconcat (line, text, NULL);
+  g_free (line);
+}
+
 /* What a walk says of the file, against what kept it from walking. */
 static gboolean
 is_problem (const GError *error)
@@ -108,7 +117,8 @@ walk_forward (Verification *v, gboolean head_only, gboolean *ret_whole, GError *
   if (head_only)
     *ret_whole = hf_walk_forward_head (v->reader, v->start, v->end, &v->report->forward, &result);
   else
-    *ret_whole = hf_walk_forward (v->reader, v->start, v->end, v->job, &v->report->forward, &result);
+    *ret_whole = hf_walk_forward_pages (v->reader, v->start, v->end, v->job, v->sums ? hf_verify_sums_pass_page : NULL, v->sums,
+                                        &v->report->forward, &result);
   return take_result (v->report, "forward", result, error);
 }
 

@@ -565,37 +565,42 @@ walk (HfForward *forward, gboolean head_only, GError **error)
 }
 
 static gboolean
-start_walk (HfReader *reader, guint64 start, guint64 end, const HfStreamJob *job, gboolean head_only, HfStreamMap **ret_map,
-            GError **error)
+start_walk (HfForward *forward, guint64 start, gboolean head_only, HfStreamMap **ret_map, GError **error)
 {
-  HfForward forward = {
-    .reader = reader,
-    .end = end,
-    .limit = end,
-    .job = job,
-    .map = hf_stream_map_new (start),
-    .position = start,
-    .told = start,
-    .page_size = PAGE_SIZE_DEFAULT,
-    .blocks = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL),
-    .block = G_MAXUINT,
-  };
-  gboolean done = walk (&forward, head_only, error);
+  gboolean done;
 
-  *ret_map = forward.map;
-  g_hash_table_unref (forward.blocks);
-  g_clear_pointer (&forward.description, json_node_unref);
+  forward->limit = forward->end;
+  forward->map = hf_stream_map_new (start);
+  forward->position = forward->told = start;
+  forward->page_size = PAGE_SIZE_DEFAULT;
+  forward->blocks = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+  forward->block = G_MAXUINT;
+  done = walk (forward, head_only, error);
+  *ret_map = forward->map;
+  g_hash_table_unref (forward->blocks);
+  g_clear_pointer (&forward->description, json_node_unref);
   return done;
 }
 
 gboolean
 hf_walk_forward (HfReader *reader, guint64 start, guint64 end, const HfStreamJob *job, HfStreamMap **ret_map, GError **error)
 {
-  return start_walk (reader, start, end, job, FALSE, ret_map, error);
+  return hf_walk_forward_pages (reader, start, end, job, NULL, NULL, ret_map, error);
+}
+
+gboolean
+hf_walk_forward_pages (HfReader *reader, guint64 start, guint64 end, const HfStreamJob *job, HfWalkPage on_page, gpointer data,
+                       HfStreamMap **ret_map, GError **error)
+{
+  HfForward forward = { .reader = reader, .end = end, .job = job, .on_page = on_page, .on_page_data = data };
+
+  return start_walk (&forward, start, FALSE, ret_map, error);
 }
 
 gboolean
 hf_walk_forward_head (HfReader *reader, guint64 start, guint64 end, HfStreamMap **ret_map, GError **error)
 {
-  return start_walk (reader, start, end, NULL, TRUE, ret_map, error);
+  HfForward forward = { .reader = reader, .end = end };
+
+  return start_walk (&forward, start, TRUE, ret_map, error);
 }

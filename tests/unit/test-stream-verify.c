@@ -355,6 +355,34 @@ static const FakeStreamOptions large = { .n_pages = 3200, .n_rounds = 1 };
 static const FakeStreamOptions large_offset = { .n_pages = 700, .n_rounds = 1, .offset = 71969 };
 static const FakeStreamOptions large_mapped = { .n_pages = 2500, .mapped = TRUE };
 
+/* The number of the page of the first block whose bytes are at offset of the stream. */
+static guint64
+page_at (const FakeStream *stream, guint64 offset)
+{
+  guint64 page = 0;
+
+  while (memcmp (stream->ram[0]->data + page * stream->page_size, stream->bytes->data + offset, stream->page_size) != 0)
+    page++;
+  return page;
+}
+
+/* The line of the bad block says which pages of "pc.ram" lie there: this one among them, and no more than the block has room for
+   (a page of zeros takes 9 bytes of a classic stream). */
+static void
+assert_pages_named (const HfVerifyReport *report, guint64 page, guint32 block_size, gboolean is_mapped)
+{
+  const char *line = g_ptr_array_index (report->problems, 0);
+  const char *pages = strstr (line, "; it holds pages ");
+  guint64 first, last;
+
+  if (!pages
+      || sscanf (pages, "; it holds pages %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT " of \"pc.ram\"", &first, &last) != 2)
+    g_error ("no pages in: %s", line);
+  g_assert_cmpuint (first, <=, page);
+  g_assert_cmpuint (last, >=, page);
+  g_assert_cmpuint (last - first, <=, block_size / (is_mapped ? 4096u : 9u));
+}
+
 /* One byte of a page, and of the last block: the line has the block's number, offset and length. In a file (through the engine),
    and in memory. */
 static void
@@ -365,7 +393,7 @@ test_checksums (gconstpointer data)
 
   for (guint i = 0; i < G_N_ELEMENTS (block_sizes); i++) {
     g_autoptr (FakeStream) stream = fake_stream_new (options);
-    guint64 bad = stream->first_page + 5;
+    guint64 bad = stream->first_page + 5, page = page_at (stream, stream->first_page);
     g_autofree char *index = g_strdup_printf ("block %" G_GUINT64_FORMAT " of the trailer (offset %" G_GUINT64_FORMAT ",",
                                               bad / block_sizes[i] - options->offset / block_sizes[i],
                                               MAX (bad / block_sizes[i] * block_sizes[i], options->offset));
@@ -382,13 +410,48 @@ test_checksums (gconstpointer data)
     g_assert_no_error (error);
     g_assert_cmpuint (damaged->n_problems, ==, 1);
     assert_problem (damaged, index, "checksum", "bytes)");
+    assert_pages_named (damaged, page, block_sizes[i], options->mapped);
     memory = verify_bytes (stream->bytes, 0, FALSE, 0);
     g_assert_cmpuint (memory->n_problems, ==, 1);
     assert_problem (memory, index, "checksum", "bytes)");
+    assert_pages_named (memory, page, block_sizes[i], options->mapped);
     quick = verify_bytes (stream->bytes, 0, FALSE, HF_VERIFY_QUICK);
     assert_no_problem (quick);
     g_assert_false (quick->checksums);
   }
+}
+
+/* A page that begins in one block and ends in the next is named by both, and a device by its section. */
+static void
+test_checksums_places (void)
+{
+  g_autoptr (FakeStream) stream = fake_stream_new (&large);
+  g_autoptr (HfVerifyReport) report = NULL;
+  guint64 offset = stream->first_page, page = page_at (stream, offset), second;
+
+  append_trailer (stream->bytes, 0, 64u << 10);
+  while (offset / 65536 == (offset + 4095) / 65536) {
+    guint64 word = 0;
+
+    for (offset += 4096; !(word & 0x08); offset += word & 0x08 ? 8 : 9) /* pages of zeros are passed */
+      word = hf_get_be64 (stream->bytes->data + offset);
+    g_assert_true (word & 0x20); /* of the same block */
+    page = word / 4096;
+  }
+  second = offset / 65536 + 1;
+  stream->bytes->data[offset] ^= 1;
+  stream->bytes->data[offset + 4095] ^= 1;
+  stream->bytes->data[stream->eof - 6] ^= 1;
+  report = verify_file (stream->bytes, NULL, NULL);
+  g_assert_cmpuint (report->n_problems, ==, 3);
+  for (guint64 index = second - 1; index <= second; index++) {
+    g_autofree char *block = g_strdup_printf ("block %" G_GUINT64_FORMAT " of the trailer", index);
+    g_autofree char *name =
+        g_strdup_printf (index == second ? "pages %" G_GUINT64_FORMAT " to " : " to %" G_GUINT64_FORMAT " of", page);
+
+    assert_problem (report, block, name, "of \"pc.ram\"");
+  }
+  assert_problem (report, "of the trailer", "section \"timer\"", "");
 }
 
 /* Also where the structure is so wrong that no walk comes to the end: all blocks are tested. */
@@ -567,6 +630,7 @@ main (int argc, char **argv)
   g_test_add_data_func ("/stream/verify/checksums/classic", &large, test_checksums);
   g_test_add_data_func ("/stream/verify/checksums/offset", &large_offset, test_checksums);
   g_test_add_data_func ("/stream/verify/checksums/mapped", &large_mapped, test_checksums);
+  g_test_add_func ("/stream/verify/checksums-places", test_checksums_places);
   g_test_add_func ("/stream/verify/checksums-behind-damage", test_checksums_behind_damage);
   g_test_add_func ("/stream/verify/many-problems", test_many_problems);
   g_test_add_func ("/stream/verify/interrupt", test_interrupt);
