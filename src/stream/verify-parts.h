@@ -27,7 +27,8 @@ HfVerifySums *hf_verify_sums_new (HfImage *image, const HfStreamJob *job, HfVeri
  */
 void hf_verify_sums_lend (HfVerifySums *sums);
 /* What was not tested yet. Then the lines of bad blocks are made to name what lies there: the pages that were passed below, and
-   what the walks found, which is in the report. */
+   what the walks found, which is in the report. Pages of a classic stream in memory are not named: nothing is lent of it, so its
+   blocks are tested behind the walk. */
 gboolean hf_verify_sums_finish (HfVerifySums *sums, GError **error);
 /* A HfWalkPage; data: HfVerifySums. */
 void hf_verify_sums_pass_page (const HfRamBlock *block, guint64 page, guint64 offset, guint64 length, gpointer data);
