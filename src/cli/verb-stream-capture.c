@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 typedef struct {
-  char *fd, *listen, *offset, *engine, *progress;
+  char *fd, *listen, *offset, *id, *engine, *progress;
   gboolean any, mapped, no_sync, buffered;
   char **files;
 } CaptureWords;
@@ -28,6 +28,7 @@ capture_words_clear (CaptureWords *words)
   g_free (words->fd);
   g_free (words->listen);
   g_free (words->offset);
+  g_free (words->id);
   g_free (words->engine);
   g_free (words->progress);
   g_strfreev (words->files);
@@ -41,6 +42,7 @@ parse_capture (HfRun *run, char **argv, CaptureWords *words, GError **error)
     { "fd", 0, 0, G_OPTION_ARG_STRING, &words->fd, "Read from this descriptor", "N" },
     { "listen", 0, 0, G_OPTION_ARG_FILENAME, &words->listen, "Make a socket and read from one connection: unix:PATH", "SOCKET" },
     { "offset", 0, 0, G_OPTION_ARG_STRING, &words->offset, "Keep the first bytes of FILE and write behind them", "BYTES" },
+    { "id", 0, 0, G_OPTION_ARG_STRING, &words->id, "A word of your own for FILE.status, which wait --id looks for", "WORD" },
     { "any", 0, 0, G_OPTION_ARG_NONE, &words->any, "Not a stream of QEMU: the end of input is the end", NULL },
     { "mapped", 0, 0, G_OPTION_ARG_NONE, &words->mapped, "Write a mapped-ram file, bounded by the guest's memory", NULL },
     { "no-sync", 0, 0, G_OPTION_ARG_NONE, &words->no_sync, "Do not wait for the disk: a crash of the host may damage the file",
@@ -57,7 +59,7 @@ parse_capture (HfRun *run, char **argv, CaptureWords *words, GError **error)
   if (!hf_run_parse (run, &spec, given, &words->files, error)
       || !hf_stream_check_files (words->files, 1, "capture needs one FILE", error))
     return FALSE;
-  if (!hf_stream_check_output (words->files[0], error))
+  if (!hf_stream_check_output (words->files[0], error) || !hf_stream_check_id (words->id, error))
     return FALSE;
   if (words->fd && words->listen)
     return hf_usage_error (error, "--fd and --listen exclude each other");
@@ -137,6 +139,7 @@ hf_stream_capture (HfRun *run, char **argv, GError **error)
       || !hf_stream_parse_size ("--offset", words.offset, &options.offset, error)
       || !hf_stream_parse_engine (words.engine, &options.engine, error))
     return FALSE;
+  options.id = words.id;
   options.any = words.any;
   options.mapped = words.mapped;
   options.flags = (words.no_sync ? HF_SAVE_NO_SYNC : 0) | (words.buffered ? HF_SAVE_BUFFERED : 0);
@@ -145,32 +148,52 @@ hf_stream_capture (HfRun *run, char **argv, GError **error)
 
 /* ---- wait ---- */
 
+#define START_TIMEOUT_MS 30000
+
+static void
+do_wait (HfRun *run, const char *path, HfStreamWait *wait, HfStreamWork *work)
+{
+  g_auto (HfStreamStatus) status = { 0 };
+  g_autoptr (GError) failure = NULL;
+  gboolean done = hf_stream_status_wait (path, wait, &work->job, &status, &failure);
+
+  hf_stream_work_end (work);
+  if (done) {
+    hf_stream_show_status (run, path, &status, 0);
+    return;
+  }
+  hf_stream_report_error (run, path, failure);
+  if (wait->late && !g_error_matches (failure, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE))
+    run->result = HF_EXIT_TIMEOUT;
+}
+
 gboolean
 hf_stream_wait (HfRun *run, char **argv, GError **error)
 {
+  g_autofree char *id = NULL;
+  int start_timeout_ms = START_TIMEOUT_MS;
+  const GOptionEntry entries[] = {
+    { "id", 0, 0, G_OPTION_ARG_STRING, &id, "Wait for the capture with this word, whatever another one said", "WORD" },
+    { "start-timeout", 0, 0, G_OPTION_ARG_INT, &start_timeout_ms, "How long one may need to begin (30000; 0: for ever)", "MS" },
+    { NULL },
+  };
   const HfOptionSpec spec = { "stream wait FILE", "Wait until a capture of FILE has ended, and say how, also by the exit code.",
                               "With --timeout it gives up after so many milliseconds; else it waits for as long as it takes.",
-                              NULL, FALSE };
+                              entries, FALSE };
   g_auto (GStrv) files = NULL;
-  g_auto (HfStreamStatus) status = { 0 };
-  g_autoptr (GError) failure = NULL;
+  HfStreamWait wait = { 0 };
   HfStreamWork work;
-  gint64 deadline;
-  gboolean done;
 
-  if (!hf_run_parse (run, &spec, argv, &files, error) || !hf_stream_check_files (files, 1, "wait needs one FILE", error))
+  if (!hf_run_parse (run, &spec, argv, &files, error) || !hf_stream_check_files (files, 1, "wait needs one FILE", error)
+      || !hf_stream_check_id (id, error))
     return FALSE;
-  deadline = run->options.timeout_ms ? hf_deadline_after_ms (run->options.timeout_ms) : G_MAXINT64;
+  if (start_timeout_ms < 0)
+    return hf_usage_error (error, "--start-timeout wants a number of milliseconds, not %d", start_timeout_ms);
+  wait.id = id;
+  wait.start_timeout_ms = (guint)start_timeout_ms;
+  wait.deadline = run->options.timeout_ms ? hf_deadline_after_ms (run->options.timeout_ms) : 0;
   if (!hf_stream_work_begin (&work, "none", error))
     return FALSE;
-  done = hf_stream_status_wait (files[0], deadline, &work.job, &status, &failure);
-  hf_stream_work_end (&work);
-  if (done) {
-    hf_stream_show_status (run, files[0], &status, 0);
-    return TRUE;
-  }
-  hf_stream_report_error (run, files[0], failure);
-  if (g_get_monotonic_time () >= deadline && !g_error_matches (failure, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE))
-    run->result = HF_EXIT_TIMEOUT;
+  do_wait (run, files[0], &wait, &work);
   return TRUE;
 }

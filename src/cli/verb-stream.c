@@ -17,6 +17,8 @@
 #include <signal.h>
 #include <string.h>
 
+#define ID_MAX 64u
+
 static const struct {
   const char *name, *summary;
   HfVerbFunc run;
@@ -145,6 +147,17 @@ hf_stream_check_files (char *const *rest, guint n, const char *what, GError **er
 }
 
 gboolean
+hf_stream_check_id (const char *id, GError **error)
+{
+  gsize length = id ? strlen (id) : 1;
+  gboolean good = length > 0 && length <= ID_MAX;
+
+  for (gsize i = 0; id && good && i < length; i++)
+    good = g_ascii_isgraph (id[i]);
+  return good || hf_usage_error (error, "--id wants 1 to %u printable characters of ASCII, and no blanks", ID_MAX);
+}
+
+gboolean
 hf_stream_check_output (const char *path, GError **error)
 {
   const char *problem = hf_save_file_name_problem (path);
@@ -218,6 +231,10 @@ hf_stream_show_status (HfRun *run, const char *path, const HfStreamStatus *statu
   json_object_set_int_member (object, "time", status->time);
   json_object_set_boolean_member (object, "sync", status->sync);
   json_object_set_boolean_member (object, "complete", status->complete);
+  if (status->id)
+    hf_json_set_string (object, "id", status->id);
+  else
+    json_object_set_null_member (object, "id");
   if (status->outcome != HF_OUTCOME_COMMITTED) {
     const char *text = status->error ? status->error : hf_stream_outcome_name (status->outcome);
     hf_run_fail (run, path, NULL, NULL, text);

@@ -35,6 +35,8 @@ gboolean hf_stream_parse_engine (const char *text, HfEngineKind *ret, GError **e
 gboolean hf_stream_parse_fd (const char *text, int *ret, GError **error);
 /* Exactly n files are in rest. what: "capture needs one FILE". */
 gboolean hf_stream_check_files (char *const *rest, guint n, const char *what, GError **error);
+/* --id WORD, of capture and wait; NULL is none. */
+gboolean hf_stream_check_id (const char *id, GError **error);
 /* May a file of state be written to path? Its name may not be that of another one's .partial or .status. */
 gboolean hf_stream_check_output (const char *path, GError **error);
 

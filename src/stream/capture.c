@@ -273,6 +273,7 @@ fill_status (const Capture *capture, const GError *error, HfStreamStatus *ret)
   *ret = (HfStreamStatus){ .outcome = outcome_of (error),
                            .error = error ? g_strdup (error->message) : NULL,
                            .bytes = capture->bytes,
+                           .id = g_strdup (options->id),
                            .time = g_get_real_time () / G_USEC_PER_SEC,
                            .sync = committed && (options->flags & HF_SAVE_NO_SYNC) == 0,
                            .complete = in_place && !options->any,

@@ -20,6 +20,7 @@ typedef struct {
   guint64 offset;  /* the stream goes behind so many bytes of the old file */
   gboolean any;    /* not a QEMU stream: end of input is the end */
   gboolean mapped; /* write mapped-ram (mapped-writer.h); not together with any */
+  const char *id;  /* goes into the status; NULL: none */
   /* Gives the input if that is -1, when the file is locked already and the old status gone, so that who waits sees a capture.
      What it gives stays its own. */
   int (*open_input) (gpointer data, const HfStreamJob *job, GError **error);

@@ -11,9 +11,9 @@
  * anything to see until after the status is written; so a status counts only when nobody has that lock, and a lock that went away
  * without a status is a death. The waiter keeps a descriptor of the file whose lock it saw, because the name is gone or changed
  * by then. A NAME.partial without a lock is a dead one too, but it may also be so young that its lock is still to come: it gets a
- * grace. One that was there at the first look may also be an older death, and the capture that will replace it still to begin, as
- * that of QEMU's fork of a shell on a busy machine: its grace is longer. Looking every few milliseconds is cheap (three system
- * calls), works on every file system, and cannot miss what a notification would tell about another host's writes.
+ * grace. One that was there at the first look says nothing: it may be an older death, and the capture that will replace it still
+ * to begin. Looking every few milliseconds is cheap (three system calls), works on every file system, and cannot miss what a
+ * notification would tell about another host's writes.
  */
 
 #include "config.h"
@@ -43,7 +43,6 @@
 #define DEPTH_MAX 4u
 #define LOOK_EVERY_MS 20
 #define GRACE_US (100 * 1000)
-#define OLD_GRACE_US (3 * G_USEC_PER_SEC)
 #define TEMPORARY ".holdfast-"
 #define ROUNDS_MAX 1000
 /* What a status without an error has more than an empty one. Whoever fails has given his own room back before he says so. */
@@ -66,6 +65,7 @@ hf_stream_status_clear (HfStreamStatus *status)
 {
   g_free (status->error);
   g_free (status->format);
+  g_free (status->id);
   *status = (HfStreamStatus){ 0 };
 }
 
@@ -109,6 +109,10 @@ encode (const char *path, const HfStreamStatus *status)
   json_object_set_boolean_member (object, "sync", status->sync);
   json_object_set_boolean_member (object, "complete", status->complete);
   json_object_set_string_member (object, "format", status->format ?: formats[0]);
+  if (status->id)
+    json_object_set_string_member (object, "id", status->id);
+  else
+    json_object_set_null_member (object, "id");
   json_node_set_object (node, object);
   text = json_to_string (node, FALSE);
   return g_strconcat (text, "\n", NULL);
@@ -329,6 +333,7 @@ take_members (JsonObject *object, HfStreamStatus *ret, GError **error)
   JsonNode *bytes = value_of (object, "bytes", G_TYPE_INT64), *time = value_of (object, "time", G_TYPE_INT64);
   JsonNode *sync = value_of (object, "sync", G_TYPE_BOOLEAN), *complete = value_of (object, "complete", G_TYPE_BOOLEAN);
   JsonNode *format = value_of (object, "format", G_TYPE_STRING), *text = value_of (object, "error", G_TYPE_STRING);
+  JsonNode *id = value_of (object, "id", G_TYPE_STRING);
   JsonNode *seconds = value_of (object, "seconds", G_TYPE_DOUBLE);
   JsonNode *error_node = json_object_get_member (object, "error");
   HfStreamStatus status = { 0 };
@@ -354,6 +359,7 @@ take_members (JsonObject *object, HfStreamStatus *ret, GError **error)
   status.sync = json_node_get_boolean (sync);
   status.complete = json_node_get_boolean (complete);
   status.format = g_strdup (json_node_get_string (format));
+  status.id = id ? g_strdup (json_node_get_string (id)) : NULL;
   *ret = status;
   return TRUE;
 }
@@ -425,12 +431,32 @@ hf_stream_status_read (const char *path, HfStreamStatus *ret, GError **error)
 typedef enum { LOOK_AGAIN, LOOK_DONE, LOOK_FAILED } Look;
 
 typedef struct {
+  HfStreamWait *wait;
   int watch;         /* of the capture that was seen, -1: none */
   gboolean seen;     /* one was alive */
-  gint64 dead_since; /* 0: not */
   gboolean fresh;    /* not only what was dead at the first look was seen */
+  gint64 dead_since; /* 0: not */
+  gint64 idle_since; /* none of ours is alive */
   HfSaveWriter writer;
 } Waiter;
+
+/* *ret_there: there is the outcome that is waited for. */
+static gboolean
+read_outcome (const char *path, const Waiter *waiter, HfStreamStatus *ret, gboolean *ret_there, gboolean *ret_other,
+              GError **error)
+{
+  const char *id = waiter->wait->id;
+  gboolean missing;
+
+  *ret_there = *ret_other = FALSE;
+  if (!read_if_there (path, ret, &missing, error))
+    return FALSE;
+  *ret_other = !missing && id && g_strcmp0 (ret->id, id) != 0;
+  *ret_there = !missing && !*ret_other;
+  if (*ret_other)
+    hf_stream_status_clear (ret);
+  return TRUE;
+}
 
 static Look
 look_dead (Waiter *waiter, GError **error)
@@ -438,7 +464,7 @@ look_dead (Waiter *waiter, GError **error)
   gint64 now = g_get_monotonic_time ();
 
   waiter->dead_since = waiter->dead_since ?: now;
-  if (now - waiter->dead_since < (waiter->fresh ? GRACE_US : OLD_GRACE_US))
+  if (!waiter->fresh || now - waiter->dead_since < GRACE_US)
     return LOOK_AGAIN;
   g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE,
                "the capture died without a word; what it wrote is left in the .partial");
@@ -446,66 +472,91 @@ look_dead (Waiter *waiter, GError **error)
 }
 
 static Look
+look_alive (Waiter *waiter)
+{
+  waiter->seen = waiter->fresh = TRUE;
+  waiter->dead_since = 0;
+  waiter->idle_since = g_get_monotonic_time ();
+  return LOOK_AGAIN;
+}
+
+static Look
 look (const char *path, Waiter *waiter, HfStreamStatus *ret, GError **error)
 {
-  gboolean missing;
+  gboolean there = FALSE, other = FALSE;
 
   if (!hf_save_file_look (path, &waiter->watch, &waiter->writer, error))
     return LOOK_FAILED;
+  if (waiter->writer == HF_SAVE_WRITER_ALIVE)
+    return look_alive (waiter);
+  /* A dead one's leftover outweighs the status of the capture before it, unless that is ours by name. */
+  if ((waiter->writer == HF_SAVE_WRITER_NONE || waiter->wait->id) && !read_outcome (path, waiter, ret, &there, &other, error))
+    return LOOK_FAILED;
+  if (there)
+    return LOOK_DONE;
   if (waiter->writer == HF_SAVE_WRITER_DEAD)
     return look_dead (waiter, error);
   waiter->dead_since = 0;
   waiter->fresh = TRUE;
-  if (waiter->writer == HF_SAVE_WRITER_ALIVE) {
-    waiter->seen = TRUE;
-    return LOOK_AGAIN;
-  }
-  if (!read_if_there (path, ret, &missing, error))
-    return LOOK_FAILED;
-  if (!missing)
-    return LOOK_DONE;
+  /* What was alive was another's, and has said so. */
+  waiter->seen = waiter->seen && !other;
   if (!waiter->seen)
     return LOOK_AGAIN;
   g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE, "the capture died without a word");
   return LOOK_FAILED;
 }
 
-static gboolean
-check_deadline (const Waiter *waiter, gint64 deadline, GError **error)
+/* When to give up, as far as is known now. */
+static gint64
+find_end (const Waiter *waiter)
 {
-  if (deadline == G_MAXINT64 || g_get_monotonic_time () < deadline)
+  gint64 end = waiter->wait->deadline ?: G_MAXINT64;
+  gint64 start = waiter->idle_since + (gint64)waiter->wait->start_timeout_ms * 1000;
+
+  return waiter->writer == HF_SAVE_WRITER_ALIVE || waiter->wait->start_timeout_ms == 0 ? end : MIN (end, start);
+}
+
+static gboolean
+check_deadline (const Waiter *waiter, gint64 end, GError **error)
+{
+  if (g_get_monotonic_time () < end)
     return TRUE;
+  waiter->wait->late = TRUE;
   if (waiter->writer == HF_SAVE_WRITER_ALIVE)
     g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_BUSY, "the capture is still under way");
   else if (waiter->writer == HF_SAVE_WRITER_DEAD)
-    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE, "nobody writes the .partial that is there");
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE,
+                 "no capture of it has begun since, and the .partial that is there was left by one that died");
   else
-    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "no capture of it has begun, and there is no .status");
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "no capture of it%s has begun, and there is no .status%s",
+                 waiter->wait->id ? " with this id" : "", waiter->wait->id ? " of one" : "");
   return FALSE;
 }
 
 static void
-pause_a_little (const HfStreamJob *job, gint64 deadline)
+pause_a_little (const HfStreamJob *job, gint64 end)
 {
   struct pollfd interrupt = { .fd = job ? job->interrupt_fd : -1, .events = POLLIN };
-  int left = deadline == G_MAXINT64 ? LOOK_EVERY_MS : hf_deadline_left_ms (deadline);
+  int left = end == G_MAXINT64 ? LOOK_EVERY_MS : hf_deadline_left_ms (end);
 
   (void)poll (&interrupt, 1, MIN (left, LOOK_EVERY_MS));
 }
 
 gboolean
-hf_stream_status_wait (const char *path, gint64 deadline, const HfStreamJob *job, HfStreamStatus *ret, GError **error)
+hf_stream_status_wait (const char *path, HfStreamWait *wait, const HfStreamJob *job, HfStreamStatus *ret, GError **error)
 {
   HfStreamJob silent = { .interrupt_fd = job ? job->interrupt_fd : -1 };
-  Waiter waiter = { .watch = -1 };
+  Waiter waiter = { .wait = wait, .watch = -1, .idle_since = g_get_monotonic_time () };
   Look result;
 
   while ((result = look (path, &waiter, ret, error)) == LOOK_AGAIN) {
-    if (!hf_stream_job_step (&silent, 0, 0, error) || !check_deadline (&waiter, deadline, error)) {
+    gint64 end = find_end (&waiter);
+
+    if (!hf_stream_job_step (&silent, 0, 0, error) || !check_deadline (&waiter, end, error)) {
       result = LOOK_FAILED;
       break;
     }
-    pause_a_little (&silent, deadline);
+    pause_a_little (&silent, end);
   }
   if (waiter.watch >= 0)
     close (waiter.watch);

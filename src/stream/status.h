@@ -5,7 +5,8 @@
  * FILE.status: how the last capture of FILE ended, for those who cannot see its exit status (QEMU throws that of exec: away).
  * Written last, atomically. One JSON object:
  *   {"version":1,"file":NAME,"outcome":"committed|incomplete|failed|interrupted","error":TEXT or null,"bytes":N,
- *    "seconds":N.N,"time":SECONDS-SINCE-1970,"sync":BOOL,"complete":BOOL,"format":"classic|mapped-ram|any"}
+ *    "seconds":N.N,"time":SECONDS-SINCE-1970,"sync":BOOL,"complete":BOOL,"format":"classic|mapped-ram|any",
+ *    "id":TEXT or null}
  *
  * HOLDFAST_FAIL point: stream-status.
  *
@@ -27,6 +28,7 @@ typedef struct {
   gboolean sync;     /* what is committed is on the disk */
   gboolean complete; /* the stream's own end was seen, and FILE is this stream, even if the outcome is not committed */
   char *format;      /* "classic", "mapped-ram" or "any" */
+  char *id;          /* of this capture, by who began it; NULL: none */
 } HfStreamStatus;
 
 void hf_stream_status_clear (HfStreamStatus *status);
@@ -47,11 +49,19 @@ gboolean hf_stream_status_read (const char *path, HfStreamStatus *ret, GError **
    at work touches it not at all. */
 gboolean hf_stream_status_remove (const char *path, GError **error);
 
+typedef struct {
+  const char *id;         /* wait for the capture with this one; NULL: for any */
+  gint64 deadline;        /* absolute, monotonic microseconds; 0: none */
+  guint start_timeout_ms; /* how long to wait for a capture to begin, from the beginning and from the end of another one's; 0: no
+                             end */
+  gboolean late;          /* set if one of the two has passed */
+} HfStreamWait;
+
 /* Waits until a capture of path has said how it ended. A capture that is under way holds its lock on FILE.partial; one that died
-   without a word is an error (HF_STREAM_ERROR_INCOMPLETE), as soon as its lock is gone and there is still no status. A
-   FILE.partial that is dead already at the first look may be that of an earlier capture, so it counts only if 3 seconds later no
-   capture has begun; remove it with the status before a capture, and nothing is left to guess. With neither
-   FILE.partial nor FILE.status it waits for one to appear. A status that is there before the capture has begun is that of the
-   one before: begin to wait after the capture did, or remove the status first. deadline: absolute, monotonic microseconds;
-   G_MAXINT64: none; passed: HF_STREAM_ERROR_BUSY if one is under way, else HF_STREAM_ERROR_FILE. */
-gboolean hf_stream_status_wait (const char *path, gint64 deadline, const HfStreamJob *job, HfStreamStatus *ret, GError **error);
+   without a word is an error (HF_STREAM_ERROR_INCOMPLETE), as soon as its lock is gone and there is still no status. With neither
+   FILE.partial nor FILE.status it waits for one to appear; so it does with a FILE.partial that was dead at the first look,
+   because that may be an earlier capture's. A status that is there before the capture has begun is that of the one before, unless
+   id tells them apart. When it gives up: HF_STREAM_ERROR_BUSY if a capture is under way, HF_STREAM_ERROR_INCOMPLETE if there is
+   only a dead FILE.partial, else HF_STREAM_ERROR_FILE. */
+gboolean hf_stream_status_wait (const char *path, HfStreamWait *wait, const HfStreamJob *job, HfStreamStatus *ret,
+                                GError **error);

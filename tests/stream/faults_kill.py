@@ -120,7 +120,7 @@ def kill_at(runner, job, point, number):
 def check_wait(runner, target, where, old):
     """wait tells a capture that died: not in time is a failure here. Only one that said that it was done counts as done."""
     said = os.path.exists(target + ".status")
-    options = () if said or os.path.exists(target + ".partial") else ("--timeout", "1")
+    options = () if said else ("--start-timeout", "100")
     waited = run(runner, "wait", *options, target, limit=20)
     if said:
         check(not old and waited.status == 0, f"{where}: wait, after the capture said that it was done", waited)

@@ -131,7 +131,8 @@ assert_status (Place *place, HfStreamStatus *returned, HfStreamOutcome outcome)
   g_autoptr (GError) error = NULL;
   HfStreamStatus status;
 
-  g_assert_true (hf_stream_status_wait (place->path, hf_deadline_after_ms (10000), NULL, &status, &error));
+  g_assert_true (
+      hf_stream_status_wait (place->path, &(HfStreamWait){ .deadline = hf_deadline_after_ms (10000) }, NULL, &status, &error));
   g_assert_no_error (error);
   g_assert_cmpint (returned->outcome, ==, outcome);
   g_assert_cmpint (status.outcome, ==, outcome);

@@ -226,8 +226,8 @@ wait_in_thread (gpointer data)
   Waiter *waiter = data;
   HfStreamJob job = { .interrupt_fd = waiter->interrupt_fd };
 
-  waiter->ok =
-      hf_stream_status_wait (waiter->path, hf_deadline_after_ms (waiter->timeout_ms), &job, &waiter->status, &waiter->error);
+  waiter->ok = hf_stream_status_wait (waiter->path, &(HfStreamWait){ .deadline = hf_deadline_after_ms (waiter->timeout_ms) },
+                                      &job, &waiter->status, &waiter->error);
   return NULL;
 }
 
@@ -374,18 +374,29 @@ test_wait (Place *place, gconstpointer data)
   }
 }
 
-/* A dead one's leftover outweighs the status of the capture before it. */
+/* A dead one's leftover outweighs the status of the capture before it, unless that is the one by name; but it does not say that
+   nobody is coming any more: it takes the time for that. */
 static void
 test_wait_dead_partial (Place *place, gconstpointer data)
 {
   g_autoptr (GError) error = NULL;
-  HfStreamStatus status;
+  HfStreamWait wait = { .start_timeout_ms = 300 };
+  HfStreamStatus named = committed, status;
+  gint64 begin = g_get_monotonic_time ();
 
   (void)data;
-  write_status (place, &committed);
+  named.id = (char *)"17";
+  write_status (place, &named);
   g_assert_true (g_file_set_contents (place->partial, "left", -1, NULL));
-  g_assert_false (hf_stream_status_wait (place->path, hf_deadline_after_ms (PATIENCE_MS), NULL, &status, &error));
+  g_assert_false (hf_stream_status_wait (place->path, &wait, NULL, &status, &error));
   g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE);
+  g_assert_true (wait.late);
+  g_assert_cmpint (g_get_monotonic_time () - begin, >=, 300 * 1000);
+  g_clear_error (&error);
+  wait.id = "17";
+  g_assert_true (hf_stream_status_wait (place->path, &wait, NULL, &status, &error));
+  g_assert_no_error (error);
+  hf_stream_status_clear (&status);
 }
 
 /* The capture that replaces it may still be on its way; its words count, and not the death before it. */
@@ -399,7 +410,7 @@ test_wait_old_partial (Place *place, gconstpointer data)
   (void)data;
   g_assert_true (g_file_set_contents (place->partial, "left", -1, NULL));
   thread = g_thread_new ("waiter", wait_in_thread, &waiter);
-  /* Nothing tells that the waiter has looked; this is long after, and long before it may give up. */
+  /* Nothing tells that the waiter has looked; this is long after. */
   g_usleep (700 * 1000);
   actor_do (&actor, "crsf");
   actor_end (&actor, 0);
@@ -410,6 +421,42 @@ test_wait_old_partial (Place *place, gconstpointer data)
   hf_stream_status_clear (&waiter.status);
 }
 
+/* What another capture said is passed over, before and after it. */
+static void
+test_wait_id (Place *place, gconstpointer data)
+{
+  HfStreamWait wait = { .id = "17", .start_timeout_ms = 100 };
+  HfStreamStatus named = committed, status;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (HfSaveFile) file = NULL;
+
+  (void)data;
+  write_status (place, &committed);
+  g_assert_false (hf_stream_status_wait (place->path, &wait, NULL, &status, &error));
+  g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
+  g_assert_true (wait.late);
+  g_clear_error (&error);
+  named.id = (char *)"18";
+  write_status (place, &named);
+  g_assert_false (hf_stream_status_wait (place->path, &wait, NULL, &status, &error));
+  g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
+  g_clear_error (&error);
+  /* What is under way may be the right one: no bound for the beginning. */
+  file = hf_save_file_new (place->path, 0, HF_SAVE_NO_SYNC, NULL);
+  wait.deadline = hf_deadline_after_ms (300);
+  g_assert_false (hf_stream_status_wait (place->path, &wait, NULL, &status, &error));
+  g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_BUSY);
+  g_clear_error (&error);
+  g_clear_pointer (&file, hf_save_file_free);
+  wait.deadline = 0;
+  named.id = (char *)"17";
+  write_status (place, &named);
+  g_assert_true (hf_stream_status_wait (place->path, &wait, NULL, &status, &error));
+  g_assert_no_error (error);
+  g_assert_cmpstr (status.id, ==, "17");
+  hf_stream_status_clear (&status);
+}
+
 static void
 test_wait_deadline (Place *place, gconstpointer data)
 {
@@ -418,11 +465,13 @@ test_wait_deadline (Place *place, gconstpointer data)
   HfStreamStatus status;
 
   (void)data;
-  g_assert_false (hf_stream_status_wait (place->path, hf_deadline_after_ms (30), NULL, &status, &error));
+  g_assert_false (
+      hf_stream_status_wait (place->path, &(HfStreamWait){ .deadline = hf_deadline_after_ms (30) }, NULL, &status, &error));
   g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
   g_clear_error (&error);
   file = hf_save_file_new (place->path, 0, HF_SAVE_NO_SYNC, NULL);
-  g_assert_false (hf_stream_status_wait (place->path, hf_deadline_after_ms (30), NULL, &status, &error));
+  g_assert_false (
+      hf_stream_status_wait (place->path, &(HfStreamWait){ .deadline = hf_deadline_after_ms (30) }, NULL, &status, &error));
   g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_BUSY);
 }
 
@@ -466,6 +515,7 @@ main (int argc, char **argv)
   add ("wait", test_wait);
   add ("wait-dead-partial", test_wait_dead_partial);
   add ("wait-old-partial", test_wait_old_partial);
+  add ("wait-id", test_wait_id);
   add ("wait-deadline", test_wait_deadline);
   add ("wait-interrupted", test_wait_interrupted);
   return g_test_run ();
