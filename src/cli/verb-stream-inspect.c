@@ -4,7 +4,8 @@
  *
  * Theory of operation: the forward walk says what is in the file, and of a cut one what was there until the cut. What it could
  * not reach, the tail walk may have found from the other end; so a stream whose memory is damaged still shows its devices. The
- * exit code is that of the walk: only a whole stream is 0.
+ * exit code is that of the walk: only a whole stream is 0. One that has something in it which the forward walk does not
+ * understand, and whose end is whole, is not called cut.
  */
 #include "config.h"
 
@@ -36,6 +37,7 @@ typedef struct {
   HfImage *image;
   HfStreamMap *forward, *tail; /* tail: NULL unless the forward walk did not come to the end */
   GError *problem;             /* of the forward walk; NULL: complete */
+  gboolean unproved;           /* it came upon what it does not understand; the end, if it can be understood, is whole */
   GPtrArray *sections;         /* HfStreamSection of both; not owned */
 } Inspection;
 
@@ -70,11 +72,27 @@ collect_sections (Inspection *inspection)
   }
 }
 
+/* The forward walk has a problem. What it does not understand is no fault of the stream, unless the tail walk finds one. */
+static void
+take_tail (Inspection *inspection)
+{
+  HfImage *image = inspection->image;
+  g_autoptr (GError) problem = NULL;
+
+  hf_walk_tail (image->reader, image->start, image->end, &inspection->tail, &problem);
+  if (!g_error_matches (inspection->problem, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED))
+    return;
+  inspection->unproved = !problem || g_error_matches (problem, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED);
+  if (inspection->unproved)
+    return;
+  g_clear_error (&inspection->problem);
+  inspection->problem = g_steal_pointer (&problem);
+}
+
 static gboolean
 look (Inspection *inspection, const char *path, guint64 offset, gboolean any, const HfStreamJob *job, GError **error)
 {
   HfImage *image = inspection->image = hf_image_open (path, offset, any, error);
-
   if (!image)
     return FALSE;
   if (image->kind == HF_IMAGE_ANY)
@@ -84,7 +102,7 @@ look (Inspection *inspection, const char *path, guint64 offset, gboolean any, co
       g_propagate_error (error, g_steal_pointer (&inspection->problem));
       return FALSE;
     }
-    hf_walk_tail (image->reader, image->start, image->end, &inspection->tail, NULL);
+    take_tail (inspection);
   }
   collect_sections (inspection);
   return TRUE;
@@ -210,13 +228,16 @@ show_completeness (HfRun *run, const Inspection *inspection)
   GString *missing = g_string_new (NULL);
 
   json_object_set_boolean_member (run->object, "complete", inspection->problem == NULL);
+  json_object_set_boolean_member (run->object, "proved", !inspection->unproved);
   for (guint i = 0; i < G_N_ELEMENTS (parts); i++) {
     json_object_set_boolean_member (seen, parts[i].name, parts[i].seen);
     if (!parts[i].seen)
       g_string_append_printf (missing, "%s%s", missing->len ? ", " : "", parts[i].text);
   }
   json_object_set_object_member (run->object, "seen", seen);
-  if (inspection->problem)
+  if (inspection->unproved)
+    g_string_append (run->text, "  not proved to be whole: something in it is not understood\n");
+  else if (inspection->problem)
     g_string_append_printf (run->text, "  not whole%s%s\n", missing->len ? "; missing: " : "", missing->str);
   else
     g_string_append (run->text, "  complete\n");
@@ -376,6 +397,9 @@ hf_stream_inspect (HfRun *run, char **argv, GError **error)
       || !hf_stream_work_begin (&work, words.progress, error))
     return FALSE;
   done = look (&inspection, words.rest[0], offset, words.any, &work.job, &failure);
+  if (done) /* also of what took no time to look at */
+    hf_progress_step (inspection.image->end - inspection.image->start, inspection.image->end - inspection.image->start,
+                      &work.progress);
   hf_stream_work_end (&work);
   if (!done) {
     hf_stream_report_error (run, words.rest[0], failure);

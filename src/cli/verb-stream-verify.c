@@ -3,7 +3,7 @@
  * holdfast stream verify FILE. Owns: this sub-verb. Thread: main.
  *
  * Theory of operation: verify.h finds what is bad; here it is printed, one line each, and the exit code says whether there was
- * any.
+ * any. What cannot be proved is not bad: its exit code is another, so that nobody throws a good file away.
  */
 #include "config.h"
 
@@ -61,27 +61,51 @@ show_problems (HfRun *run, const HfVerifyReport *report)
   json_object_set_int_member (run->object, "n_problems", (gint64)report->n_problems);
 }
 
+/* What of a file that is neither good nor bad is right all the same. */
+static char *
+describe_proved (const HfVerifyReport *report)
+{
+  GString *text = g_string_new ("not proved");
+
+  if (report->tail && report->tail->end)
+    g_string_append_printf (text, "; the end is right, with %u sections before it", report->tail->sections->len);
+  if (report->checksums)
+    g_string_append (text, "; the checksums are right");
+  return g_string_free (text, FALSE);
+}
+
+static char *
+describe_verdict (const HfVerifyReport *report)
+{
+  if (report->n_problems == 0)
+    return g_strdup (report->checksums ? "good, checksums too" : "good");
+  if (hf_verify_report_is_unproved (report))
+    return describe_proved (report);
+  return g_strdup (report->incomplete ? "incomplete" : "bad");
+}
+
 static void
 show_report (HfRun *run, const char *path, const HfImage *image, const HfVerifyReport *report)
 {
   g_autofree char *shown = hf_printable (path);
+  g_autofree char *verdict = describe_verdict (report);
   const HfStreamMap *map = report->forward ? report->forward : report->tail;
-  gboolean good = report->n_problems == 0;
+  gboolean good = report->n_problems == 0, proved = !hf_verify_report_is_unproved (report);
 
   hf_json_set_string (run->object, "file", path);
   hf_json_set_string (run->object, "kind", hf_image_kind_name (image->kind));
   json_object_set_boolean_member (run->object, "good", good);
+  json_object_set_boolean_member (run->object, "proved", proved);
   json_object_set_boolean_member (run->object, "incomplete", report->incomplete);
   json_object_set_boolean_member (run->object, "checksums", report->checksums);
   json_object_set_int_member (run->object, "sections", map ? map->sections->len : 0);
   json_object_set_int_member (run->object, "present_pages", (gint64)report->present_pages);
-  g_string_append_printf (run->text, "%s: %s%s\n", shown,
-                          good                 ? "good"
-                          : report->incomplete ? "incomplete"
-                                               : "bad",
-                          good && report->checksums ? ", checksums too" : "");
+  g_string_append_printf (run->text, "%s: %s\n", shown, verdict);
   show_problems (run, report);
-  if (!good) {
+  if (!proved) {
+    run->result = HF_EXIT_REFUSED;
+    hf_run_warn (run, "%s: nothing is wrong with what could be tested, but that is not all", path);
+  } else if (!good) {
     run->result = HF_EXIT_MALFORMED;
     hf_run_warn (run, "%s: %" G_GUINT64_FORMAT " problem%s", path, report->n_problems, report->n_problems == 1 ? "" : "s");
   }
@@ -103,6 +127,8 @@ hf_stream_verify (HfRun *run, char **argv, GError **error)
     return FALSE;
   image = hf_image_open (words.files[0], offset, words.any, &failure);
   done = image && hf_verify_image (image, words.quick ? HF_VERIFY_QUICK : HF_VERIFY_DEFAULT, &work.job, &report, &failure);
+  if (done) /* also of what took no time to look at */
+    hf_progress_step (image->end - image->start, image->end - image->start, &work.progress);
   hf_stream_work_end (&work);
   if (done)
     show_report (run, words.files[0], image, report);

@@ -35,6 +35,7 @@ typedef struct {
   guint64 page_size;
   gboolean ignore_shared;
   const HfStreamJob *job;
+  guint64 told; /* how far the job was told that the work is: it does not go back */
   HfVerifyReport *report;
 } Layout;
 
@@ -235,6 +236,16 @@ report_bits (Layout *layout, const HfStreamBlock *block, const Bits *bits, const
                        id, bits->first_beyond, block->bitmap_offset + bits->first_beyond / 8, bits->n_pages);
 }
 
+/* Everything up to this offset is tested. */
+static gboolean
+tell (Layout *layout, guint64 offset, GError **error)
+{
+  guint64 start = layout->map->start;
+
+  layout->told = MAX (layout->told, MIN (offset, layout->end) - MIN (offset, start));
+  return hf_stream_job_step (layout->job, layout->told, layout->end - start, error);
+}
+
 static gboolean
 check_bitmap (Layout *layout, const HfStreamBlock *block, const char *id, GError **error)
 {
@@ -246,7 +257,7 @@ check_bitmap (Layout *layout, const HfStreamBlock *block, const char *id, GError
     gsize length = (gsize)MIN (CHUNK_SIZE, block->bitmap_length - done);
 
     if (!hf_reader_get_large (layout->reader, block->bitmap_offset + done, bytes, length, error)
-        || !hf_stream_job_step (layout->job, 0, 0, error))
+        || !tell (layout, block->bitmap_offset + done + length, error))
       return FALSE;
     count_bits (&bits, bytes, length, done * 8);
     done += length;
@@ -281,5 +292,5 @@ hf_verify_layout (HfReader *reader, const HfStreamMap *forward, guint64 end, con
   }
   if (n_blocks > 0)
     check_overlaps (&layout);
-  return TRUE;
+  return tell (&layout, end, error);
 }

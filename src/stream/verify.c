@@ -8,8 +8,8 @@
  * blocks that are read for the checksums. Then both are compared, and of mapped-ram the layout is tested with the blocks that the
  * walk forward has found, also if it got stuck in them.
  *
- * A stream that the walk forward does not understand (a dirty bitmap, VFIO: formats of their own between those of RAM) is not
- * called good: one line says that only the walk from the end was done.
+ * A stream that the walk forward does not understand (a dirty bitmap, VFIO: formats of their own between those of RAM) is called
+ * neither good nor bad: one line says what was not looked at.
  */
 
 #include "config.h"
@@ -67,19 +67,27 @@ is_problem (const GError *error)
          || g_error_matches (error, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED);
 }
 
+gboolean
+hf_verify_report_is_unproved (const HfVerifyReport *report)
+{
+  return report->n_problems > 0 && report->n_unknown == report->n_problems;
+}
+
 /* The walk that is called who ended so. FALSE: error goes to the caller. */
 static gboolean
 take_result (HfVerifyReport *report, const char *who, GError *result, GError **error)
 {
+  gboolean unknown;
+
   if (!result)
     return TRUE;
   if (!is_problem (result)) {
     g_propagate_error (error, result);
     return FALSE;
   }
-  hf_verify_problem (report, "%s: %s%s", who, result->message,
-                     g_error_matches (result, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED) ? "; what follows was not looked at"
-                                                                                            : "");
+  unknown = g_error_matches (result, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED);
+  hf_verify_problem (report, "%s: %s%s", who, result->message, unknown ? "; what follows was not looked at" : "");
+  report->n_unknown += unknown;
   report->incomplete |= g_error_matches (result, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE);
   g_error_free (result);
   return TRUE;
@@ -146,11 +154,12 @@ note_lost (const HfStreamBlock *block, guint64 first, guint64 n_pages, gpointer 
 static gboolean
 verify_mapped (Verification *v, GError **error)
 {
+  const HfStreamJob silent = { .interrupt_fd = v->job ? v->job->interrupt_fd : -1 };
   GArray *blocks = v->report->forward->blocks;
   guint64 before = v->report->n_problems;
   gboolean sound;
 
-  if (!hf_verify_layout (v->reader, v->report->forward, v->end, v->job, v->report, error))
+  if (!hf_verify_layout (v->reader, v->report->forward, v->end, v->quick ? &silent : v->job, v->report, error))
     return FALSE;
   sound = v->report->n_problems == before;
   for (guint i = 0; v->fd >= 0 && sound && i < blocks->len; i++) {
@@ -248,6 +257,7 @@ hf_verify_end (int fd, guint64 start, guint64 end, GError **error)
   g_autoptr (HfVerifyReport) report = report_new ();
   g_autoptr (HfStreamMap) tail = NULL;
   Verification v = { .fd = fd, .reader = reader, .start = start, .end = end, .report = report };
+  HfStreamError code = HF_STREAM_ERROR_MALFORMED;
 
   if (!hf_walk_tail (reader, start, end, &tail, error))
     return FALSE;
@@ -257,7 +267,10 @@ hf_verify_end (int fd, guint64 start, guint64 end, GError **error)
     return FALSE;
   if (report->n_problems == 0)
     return TRUE;
-  g_set_error_literal (error, HF_STREAM_ERROR, report->incomplete ? HF_STREAM_ERROR_INCOMPLETE : HF_STREAM_ERROR_MALFORMED,
-                       g_ptr_array_index (report->problems, 0));
+  if (hf_verify_report_is_unproved (report))
+    code = HF_STREAM_ERROR_UNSUPPORTED;
+  else if (report->incomplete)
+    code = HF_STREAM_ERROR_INCOMPLETE;
+  g_set_error_literal (error, HF_STREAM_ERROR, (gint)code, g_ptr_array_index (report->problems, 0));
   return FALSE;
 }

@@ -21,6 +21,7 @@ typedef struct {
   GPtrArray *problems;         /* char *, at most HF_VERIFY_PROBLEMS_MAX */
   guint64 n_problems;          /* also those that are not in problems */
   gboolean incomplete;         /* the stream is cut: the problems follow from that */
+  guint64 n_unknown;           /* of n_problems: something that holdfast does not understand, and so cannot prove */
   gboolean checksums;          /* there were some, and they were tested */
   guint64 present_pages;       /* of mapped-ram: bits set */
 } HfVerifyReport;
@@ -35,8 +36,12 @@ typedef enum {
   HF_VERIFY_QUICK = 1 << 0
 } HfVerifyFlags;
 
-/* FALSE with an error: it could not be done (I/O, interrupted). TRUE: done; the file is good if n_problems is 0. A stream with
-   something that only the tail walk can pass (a dirty bitmap, VFIO) has one problem that says so: it is not proved. */
+/* Nothing is wrong with the file, but something could not be tested: a stream with what only the tail walk can pass (a dirty
+   bitmap, VFIO) has one problem that says so. That does not make it bad. */
+gboolean hf_verify_report_is_unproved (const HfVerifyReport *report);
+
+/* FALSE with an error: it could not be done (I/O, interrupted). TRUE: done; the file is good if n_problems is 0. Progress is told
+   of what takes time: not with HF_VERIFY_QUICK. */
 gboolean hf_verify_image (HfImage *image, HfVerifyFlags flags, const HfStreamJob *job, HfVerifyReport **ret_report,
                           GError **error);
 

@@ -3,6 +3,8 @@
  * holdfast stream without a process: the words of a line in, what is printed and the exit code out. The streams are made up
  * (tests/fake/qemu-stream.h); the LUs are nexuses of the model LU, as in test-cli.
  */
+#include "config.h"
+
 #include "../fake/qemu-stream.h"
 #include "../model/model-transport.h"
 #include "cli/cli.h"
@@ -446,6 +448,77 @@ test_verify_bad (Fixture *f, gconstpointer data)
   run (f, "stream verify FOLDER/text", HF_EXIT_MALFORMED);
 }
 
+/* Nothing is wrong, but something is not understood: neither good nor bad, and not cut. */
+static void
+test_unproved (Fixture *f, gconstpointer data)
+{
+  g_autoptr (FakeStream) stream = fake_stream_new (NULL);
+  g_autoptr (JsonNode) verified = NULL, inspected = NULL;
+  guint8 *id = memmem (stream->bytes->data, stream->bytes->len, "\003ram", 4);
+
+  id[2] = 'o';
+  write_bytes (f, "bitmap", stream->bytes->data, stream->bytes->len);
+  run (f, "stream verify FOLDER/bitmap", HF_EXIT_REFUSED);
+  has (f->out, "not proved; the end is right, with ");
+  has (f->out, "\"rom\"");
+  verified = run_json (f, "stream verify FOLDER/bitmap", HF_EXIT_REFUSED);
+  g_assert_false (json_object_get_boolean_member (json_node_get_object (verified), "good"));
+  g_assert_false (json_object_get_boolean_member (json_node_get_object (verified), "proved"));
+  run (f, "stream inspect FOLDER/bitmap", HF_EXIT_REFUSED);
+  has (f->out, "not proved to be whole");
+  g_assert_null (strstr (f->out, "missing"));
+  inspected = run_json (f, "stream inspect FOLDER/bitmap", HF_EXIT_REFUSED);
+  g_assert_false (json_object_get_boolean_member (json_node_get_object (inspected), "proved"));
+  write_bytes (f, "cut", stream->bytes->data, stream->bytes->len - 1);
+  run (f, "stream verify FOLDER/cut", HF_EXIT_MALFORMED);
+  run (f, "stream inspect FOLDER/cut", HF_EXIT_MALFORMED);
+  has (f->out, "not whole");
+}
+
+/* The last line on standard error. */
+static char *
+last_progress (Fixture *f, const char *line)
+{
+  g_autofree char *path = path_of (f, "progress");
+  int file = open (path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), saved = dup (STDERR_FILENO);
+  g_autofree char *text = NULL;
+
+  g_assert_cmpint (file, >=, 0);
+  g_assert_cmpint (dup2 (file, STDERR_FILENO), ==, STDERR_FILENO);
+  run (f, line, 0);
+  g_assert_cmpint (dup2 (saved, STDERR_FILENO), ==, STDERR_FILENO);
+  close (saved);
+  close (file);
+  g_assert_true (g_file_get_contents (path, &text, NULL, NULL));
+  g_strchomp (text);
+  return g_strdup (strrchr (text, '\n') ? strrchr (text, '\n') + 1 : text);
+}
+
+/* All of it was looked at, also where that is no work. */
+static void
+test_progress_end (Fixture *f, gconstpointer data)
+{
+  static const char *const lines[] = {
+    "stream verify --progress=json FOLDER/mapped",
+    "stream verify --quick --progress=json FOLDER/mapped",
+    "stream verify --progress=json FOLDER/classic",
+    "stream inspect --progress=json FOLDER/mapped",
+  };
+
+  write_stream (f, "mapped", &(FakeStreamOptions){ .mapped = TRUE });
+  write_stream (f, "classic", &(FakeStreamOptions){ 0 });
+  for (guint i = 0; i < G_N_ELEMENTS (lines); i++) {
+    g_autofree char *text = last_progress (f, lines[i]);
+    g_autoptr (JsonNode) node = json_from_string (text, NULL);
+    JsonObject *object;
+
+    g_assert_nonnull (node);
+    object = json_node_get_object (node);
+    g_assert_cmpint (json_object_get_int_member (object, "bytes"), >, 0);
+    g_assert_cmpint (json_object_get_int_member (object, "bytes"), ==, json_object_get_int_member (object, "total"));
+  }
+}
+
 /* ---- inspect ---- */
 
 static void
@@ -696,6 +769,8 @@ main (int argc, char **argv)
   ADD ("wait", test_wait);
   ADD ("convert", test_convert);
   ADD ("verify-bad", test_verify_bad);
+  ADD ("unproved", test_unproved);
+  ADD ("progress-end", test_progress_end);
   ADD ("inspect", test_inspect);
   ADD ("inspect-cut", test_inspect_cut);
   ADD ("inspect-damaged-ram", test_inspect_damaged_ram);

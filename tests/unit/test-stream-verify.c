@@ -147,6 +147,65 @@ test_one_walk_is_wrong (void)
   }
 }
 
+/* Behind bytes, whose payload begins at start. */
+static void
+append_trailer (GByteArray *bytes, guint64 start, guint32 block_size)
+{
+  HfTrailer trailer = {
+    .block_size = block_size, .payload_offset = start, .payload_length = bytes->len - start, .flags = HF_TRAILER_COMPLETE
+  };
+  g_autoptr (GBytes) encoded = NULL;
+
+  trailer.n_blocks = hf_trailer_count_blocks (start, trailer.payload_length, block_size);
+  trailer.checksums = g_new (guint64, trailer.n_blocks);
+  for (guint64 i = 0; i < trailer.n_blocks; i++) {
+    guint64 offset, length;
+
+    hf_trailer_block (&trailer, i, &offset, &length);
+    trailer.checksums[i] = hf_trailer_checksum (bytes->data + offset, length);
+  }
+  encoded = hf_trailer_encode (&trailer);
+  g_byte_array_append (bytes, g_bytes_get_data (encoded, NULL), (guint)g_bytes_get_size (encoded));
+  hf_trailer_clear (&trailer);
+}
+
+/* A dirty bitmap, VFIO: saved in rounds as RAM is, in a format of its own. */
+static void
+make_other_iterable (FakeStream *stream)
+{
+  guint8 *id = memmem (stream->bytes->data, stream->bytes->len, "\003ram", 4);
+
+  g_assert_nonnull (id);
+  id[2] = 'o';
+}
+
+/* What nobody can prove is not bad: as long as all else is right. */
+static void
+test_unproved (void)
+{
+  const FakeStreamOptions *options[] = { &classic, &mapped };
+
+  for (guint i = 0; i < G_N_ELEMENTS (options); i++) {
+    g_autoptr (FakeStream) stream = fake_stream_new (options[i]);
+    g_autoptr (HfVerifyReport) report = NULL, with_sums = NULL, damaged = NULL, cut = NULL;
+
+    make_other_iterable (stream);
+    report = verify_bytes (stream->bytes, 0, FALSE, 0);
+    g_assert_cmpuint (report->n_problems, ==, 1);
+    assert_problem (report, "forward: section \"rom\"", "saved in rounds", "what follows was not looked at");
+    g_assert_true (hf_verify_report_is_unproved (report));
+    append_trailer (stream->bytes, 0, 64u << 10);
+    with_sums = verify_file (stream->bytes, NULL, NULL);
+    g_assert_true (hf_verify_report_is_unproved (with_sums) && with_sums->checksums);
+    stream->bytes->data[stream->first_page] ^= 1;
+    damaged = verify_file (stream->bytes, NULL, NULL);
+    g_assert_false (hf_verify_report_is_unproved (damaged));
+    g_byte_array_set_size (stream->bytes, (guint)stream->eof);
+    cut = verify_file (stream->bytes, NULL, NULL);
+    g_assert_true (cut->incomplete && !hf_verify_report_is_unproved (cut));
+  }
+}
+
 /* mapped-ram. */
 
 /* What is known of block 0, "pc.ram", of the stream above. */
@@ -327,28 +386,6 @@ test_cut (gconstpointer data)
 }
 
 /* Checksums. */
-
-/* Behind bytes, whose payload begins at start. */
-static void
-append_trailer (GByteArray *bytes, guint64 start, guint32 block_size)
-{
-  HfTrailer trailer = {
-    .block_size = block_size, .payload_offset = start, .payload_length = bytes->len - start, .flags = HF_TRAILER_COMPLETE
-  };
-  g_autoptr (GBytes) encoded = NULL;
-
-  trailer.n_blocks = hf_trailer_count_blocks (start, trailer.payload_length, block_size);
-  trailer.checksums = g_new (guint64, trailer.n_blocks);
-  for (guint64 i = 0; i < trailer.n_blocks; i++) {
-    guint64 offset, length;
-
-    hf_trailer_block (&trailer, i, &offset, &length);
-    trailer.checksums[i] = hf_trailer_checksum (bytes->data + offset, length);
-  }
-  encoded = hf_trailer_encode (&trailer);
-  g_byte_array_append (bytes, g_bytes_get_data (encoded, NULL), (guint)g_bytes_get_size (encoded));
-  hf_trailer_clear (&trailer);
-}
 
 /* Larger than what is read ahead; of the forms in which the blocks can lie. */
 static const FakeStreamOptions large = { .n_pages = 3200, .n_rounds = 1 };
@@ -562,6 +599,31 @@ test_progress (void)
   g_assert_cmpuint (progress.total, ==, length);
 }
 
+/* HfStreamJob.progress */
+static void
+note_last (guint64 done, guint64 total, gpointer data)
+{
+  Progress *progress = data;
+
+  g_assert_cmpuint (done, >=, progress->last);
+  *progress = (Progress){ progress->n + 1, done, total };
+}
+
+/* Of mapped-ram the layout is what takes time. */
+static void
+test_progress_mapped (void)
+{
+  g_autoptr (FakeStream) stream = fake_stream_new (&mapped);
+  Progress progress = { 0 };
+  const HfStreamJob job = { .interrupt_fd = -1, .progress = note_last, .data = &progress };
+  g_autoptr (HfVerifyReport) report = verify_file (stream->bytes, &job, NULL);
+
+  assert_no_problem (report);
+  g_assert_cmpuint (progress.n, >=, FAKE_N_BLOCKS);
+  g_assert_cmpuint (progress.last, ==, stream->bytes->len);
+  g_assert_cmpuint (progress.total, ==, stream->bytes->len);
+}
+
 /* A page that is marked present, in a file that has nothing there: what QEMU 10 leaves after a short write. The same file in
    memory has only zeros. */
 static void
@@ -616,6 +678,7 @@ main (int argc, char **argv)
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/stream/verify/good", test_good);
   g_test_add_func ("/stream/verify/one-walk-is-wrong", test_one_walk_is_wrong);
+  g_test_add_func ("/stream/verify/unproved", test_unproved);
   MAPPED_TEST ("version", test_mapped_version);
   MAPPED_TEST ("page-size", test_mapped_page_size);
   MAPPED_TEST ("bitmap-offset", test_mapped_bitmap_offset);
@@ -634,6 +697,7 @@ main (int argc, char **argv)
   g_test_add_func ("/stream/verify/many-problems", test_many_problems);
   g_test_add_func ("/stream/verify/interrupt", test_interrupt);
   g_test_add_func ("/stream/verify/progress", test_progress);
+  g_test_add_func ("/stream/verify/progress-mapped", test_progress_mapped);
   g_test_add_func ("/stream/verify/hole", test_hole);
   g_test_add_func ("/stream/verify/end", test_end);
   return g_test_run ();
