@@ -203,18 +203,14 @@ hf_stream_report_error (HfRun *run, const char *path, const GError *error)
 int
 hf_stream_outcome_to_exit_code (HfStreamOutcome outcome, int signal)
 {
-  switch (outcome) {
-  case HF_OUTCOME_COMMITTED:
-    return HF_EXIT_OK;
-  case HF_OUTCOME_INCOMPLETE:
-    return HF_EXIT_MALFORMED;
-  case HF_OUTCOME_FAILED:
-    return HF_EXIT_FILE;
-  case HF_OUTCOME_INTERRUPTED:
-    break;
-  }
+  static const int codes[HF_N_STREAM_OUTCOMES] = { [HF_OUTCOME_COMMITTED] = HF_EXIT_OK,
+                                                   [HF_OUTCOME_INCOMPLETE] = HF_EXIT_MALFORMED,
+                                                   [HF_OUTCOME_FAILED] = HF_EXIT_FILE,
+                                                   [HF_OUTCOME_MALFORMED] = HF_EXIT_MALFORMED,
+                                                   [HF_OUTCOME_UNSUPPORTED] = HF_EXIT_REFUSED };
+
   /* As a shell says it of a process that the signal ended. */
-  return 128 + (signal ? signal : SIGINT);
+  return outcome == HF_OUTCOME_INTERRUPTED ? 128 + (signal ? signal : SIGINT) : codes[outcome];
 }
 
 void

@@ -255,13 +255,18 @@ run (Capture *capture, int input, const char *path, GError **error)
 static HfStreamOutcome
 outcome_of (const GError *error)
 {
+  static const HfStreamOutcome outcomes[] = { [HF_STREAM_ERROR_FILE] = HF_OUTCOME_FAILED,
+                                              [HF_STREAM_ERROR_INCOMPLETE] = HF_OUTCOME_INCOMPLETE,
+                                              [HF_STREAM_ERROR_MALFORMED] = HF_OUTCOME_MALFORMED,
+                                              [HF_STREAM_ERROR_UNSUPPORTED] = HF_OUTCOME_UNSUPPORTED,
+                                              [HF_STREAM_ERROR_CHECKSUM] = HF_OUTCOME_MALFORMED,
+                                              [HF_STREAM_ERROR_BUSY] = HF_OUTCOME_FAILED,
+                                              [HF_STREAM_ERROR_INTERRUPTED] = HF_OUTCOME_INTERRUPTED };
+
   if (!error)
     return HF_OUTCOME_COMMITTED;
-  if (g_error_matches (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INCOMPLETE))
-    return HF_OUTCOME_INCOMPLETE;
-  if (g_error_matches (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INTERRUPTED))
-    return HF_OUTCOME_INTERRUPTED;
-  return HF_OUTCOME_FAILED;
+  return error->domain == HF_STREAM_ERROR && (gsize)error->code < G_N_ELEMENTS (outcomes) ? outcomes[error->code]
+                                                                                          : HF_OUTCOME_FAILED;
 }
 
 static void

@@ -48,7 +48,7 @@
 /* What a status without an error has more than an empty one. Whoever fails has given his own room back before he says so. */
 #define ROOM_FOR_NUMBERS 1024
 
-static const char *const outcome_names[] = { "committed", "incomplete", "failed", "interrupted" };
+static const char *const outcome_names[] = { "committed", "incomplete", "failed", "interrupted", "malformed", "unsupported" };
 G_STATIC_ASSERT (G_N_ELEMENTS (outcome_names) == HF_N_STREAM_OUTCOMES);
 
 static const char *const formats[] = { "classic", "mapped-ram", "any", NULL };

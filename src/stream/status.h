@@ -4,8 +4,8 @@
 /*
  * FILE.status: how the last capture of FILE ended, for those who cannot see its exit status (QEMU throws that of exec: away).
  * Written last, atomically. One JSON object:
- *   {"version":1,"file":NAME,"outcome":"committed|incomplete|failed|interrupted","error":TEXT or null,"bytes":N,
- *    "seconds":N.N,"time":SECONDS-SINCE-1970,"sync":BOOL,"complete":BOOL,"format":"classic|mapped-ram|any",
+ *   {"version":1,"file":NAME,"outcome":"committed|incomplete|failed|interrupted|malformed|unsupported","error":TEXT or null,
+ *    "bytes":N,"seconds":N.N,"time":SECONDS-SINCE-1970,"sync":BOOL,"complete":BOOL,"format":"classic|mapped-ram|any",
  *    "id":TEXT or null}
  *
  * HOLDFAST_FAIL point: stream-status.
@@ -15,8 +15,15 @@
 
 #include "stream/stream-error.h"
 
-typedef enum { HF_OUTCOME_COMMITTED, HF_OUTCOME_INCOMPLETE, HF_OUTCOME_FAILED, HF_OUTCOME_INTERRUPTED } HfStreamOutcome;
-#define HF_N_STREAM_OUTCOMES (HF_OUTCOME_INTERRUPTED + 1)
+typedef enum {
+  HF_OUTCOME_COMMITTED,
+  HF_OUTCOME_INCOMPLETE,  /* the stream ended before its own end */
+  HF_OUTCOME_FAILED,      /* a file could not be written, and the like */
+  HF_OUTCOME_INTERRUPTED, /* by a signal to the capture */
+  HF_OUTCOME_MALFORMED,   /* what came is no stream of QEMU, or a broken one */
+  HF_OUTCOME_UNSUPPORTED  /* it cannot become what was asked for */
+} HfStreamOutcome;
+#define HF_N_STREAM_OUTCOMES (HF_OUTCOME_UNSUPPORTED + 1)
 const char *hf_stream_outcome_name (HfStreamOutcome outcome);
 
 typedef struct {

@@ -103,7 +103,7 @@ def judge(runner, job, target, ended, expected, cause, text):
         with open(target + ".status", encoding="utf-8") as file:
             status = json.load(file)
         # An input that is at its end is what a saved VM looks like whose QEMU was killed.
-        fitting = ("failed", "incomplete") if cause is None else ("failed",)
+        fitting = ("failed", "incomplete", "malformed") if cause is None else ("failed",)
         check(status["outcome"] in fitting and (cause is None or cause in status["error"]), f"{text}: the status", status)
 
 

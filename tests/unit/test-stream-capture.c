@@ -242,7 +242,24 @@ test_malformed (Place *place, gconstpointer data)
   stream->bytes->data[0] ^= 1;
   g_assert_false (capture_bytes (place, stream->bytes->data, stream->bytes->len, BY_PIPE, &options, &status, &error));
   g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_MALFORMED);
-  assert_status (place, &status, HF_OUTCOME_FAILED);
+  assert_status (place, &status, HF_OUTCOME_MALFORMED);
+  assert_old (place);
+}
+
+/* Well-formed, but not to be made mapped-ram: it is that already. */
+static void
+test_unsupported (Place *place, gconstpointer data)
+{
+  g_autoptr (FakeStream) stream = fake_stream_new (&(FakeStreamOptions){ .mapped = TRUE });
+  HfCaptureOptions options = { .mapped = TRUE };
+  g_autoptr (GError) error = NULL;
+  HfStreamStatus status;
+
+  (void)data;
+  g_assert_true (g_file_set_contents (place->path, OLD, -1, NULL));
+  g_assert_false (capture_bytes (place, stream->bytes->data, stream->bytes->len, BY_FILE, &options, &status, &error));
+  g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED);
+  assert_status (place, &status, HF_OUTCOME_UNSUPPORTED);
   assert_old (place);
 }
 
@@ -637,6 +654,7 @@ main (int argc, char **argv)
   add ("whole", test_whole);
   add ("cut", test_cut);
   add ("malformed", test_malformed);
+  add ("unsupported", test_unsupported);
   add ("damaged-devices", test_damaged_devices);
   add ("empty", test_empty);
   add ("any", test_any);
