@@ -132,10 +132,16 @@ source_next (Source *source, guint64 index, guint64 *ret_length, const HfStreamJ
 static gboolean
 check_report (const HfVerifyReport *report, GError **error)
 {
+  HfStreamError code = HF_STREAM_ERROR_MALFORMED;
+
   if (report->n_problems == 0)
     return TRUE;
-  g_set_error (error, HF_STREAM_ERROR, report->incomplete ? HF_STREAM_ERROR_INCOMPLETE : HF_STREAM_ERROR_MALFORMED,
-               "%s (problems: %" G_GUINT64_FORMAT ")", (const char *)g_ptr_array_index (report->problems, 0), report->n_problems);
+  if (hf_verify_report_is_unproved (report))
+    code = HF_STREAM_ERROR_UNSUPPORTED;
+  else if (report->incomplete)
+    code = HF_STREAM_ERROR_INCOMPLETE;
+  g_set_error (error, HF_STREAM_ERROR, (gint)code, "%s (problems: %" G_GUINT64_FORMAT ")",
+               (const char *)g_ptr_array_index (report->problems, 0), report->n_problems);
   return FALSE;
 }
 

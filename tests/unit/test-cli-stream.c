@@ -469,6 +469,7 @@ test_unproved (Fixture *f, gconstpointer data)
   g_assert_null (strstr (f->out, "missing"));
   inspected = run_json (f, "stream inspect FOLDER/bitmap", HF_EXIT_REFUSED);
   g_assert_false (json_object_get_boolean_member (json_node_get_object (inspected), "proved"));
+  run (f, "stream convert --to mapped-ram FOLDER/bitmap FOLDER/x", HF_EXIT_REFUSED);
   write_bytes (f, "cut", stream->bytes->data, stream->bytes->len - 1);
   run (f, "stream verify FOLDER/cut", HF_EXIT_MALFORMED);
   run (f, "stream inspect FOLDER/cut", HF_EXIT_MALFORMED);
