@@ -36,10 +36,6 @@
 #define COMMAND_SWITCHOVER_START 0x0b
 #define COMMAND_LENGTH 5u
 
-/* More than any guest has, and it bounds the memory for the page sets to 16 MiB before the first page (of 1 KiB, the smallest).
- */
-#define RAM_MAX (G_GUINT64_CONSTANT (1) << 46)
-
 /* A page whose contents came costs the sender what its bit can cost us; one of XBZRLE data, which may follow a page of zeros,
    costs 14 bytes. So the page sets may have what was received and this, which alone is enough for 2 TiB of pages of 4 KiB. */
 #define FREE_CHUNKS 16384u
@@ -142,11 +138,7 @@ on_blocks (guint32 section_id, const HfRamBlock *blocks, guint n_blocks, gpointe
   guint64 total = 0;
 
   for (guint i = 0; i < n_blocks; i++)
-    total += blocks[i].used_length; /* the parser compared the sum with the list's own */
-  if (total > RAM_MAX) {
-    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED, "a guest with %" G_GUINT64_FORMAT " bytes of RAM", total);
-    return FALSE;
-  }
+    total += blocks[i].used_length; /* the parser bounded the sum, and by that the pointers of the page sets to 16 MiB */
   append_ram_start (writer, section_id, total);
   writer->section_id = section_id;
   writer->blocks = g_new0 (HfMappedBlock, n_blocks);

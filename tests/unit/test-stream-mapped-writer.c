@@ -345,7 +345,7 @@ test_refused (void)
   cs_header (stream);
   cs_configuration (stream, "pc", 0, NULL, NULL);
   cs_ram_start (stream, &huge, 1, TRUE);
-  assert_refused (stream, HF_STREAM_ERROR_UNSUPPORTED, "1152921504606846976 bytes");
+  assert_refused (stream, HF_STREAM_ERROR_MALFORMED, "1152921504606846976 bytes");
 
   g_byte_array_set_size (stream, 0);
   cs_header (stream);
