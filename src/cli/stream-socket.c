@@ -12,6 +12,8 @@
 
 #include "cli/stream-socket.h"
 
+#include "base/deadline.h"
+
 #include <errno.h>
 #include <glib-unix.h>
 #include <poll.h>
@@ -141,22 +143,43 @@ listener_open (Listener *listener, GError **error)
   return listen (listener->fd, 1) == 0 || fail (listener->address.sun_path, "cannot be listened on", error);
 }
 
+/* Milliseconds for poll: until the deadline, but at most so many; -1: neither ends it. */
 static int
-accept_one (const Listener *listener, const HfStreamJob *job, GError **error)
+pause_ms (gint64 deadline, int at_most)
+{
+  int left = deadline ? hf_deadline_left_ms (deadline) : -1;
+
+  return left < 0 || (at_most >= 0 && at_most < left) ? at_most : left;
+}
+
+static gboolean
+check_deadline (gint64 deadline, const char *path, GError **error)
+{
+  if (!deadline || g_get_monotonic_time () < deadline)
+    return TRUE;
+  errno = ETIMEDOUT;
+  return fail (path, "no connection", error);
+}
+
+static int
+accept_one (const Listener *listener, gint64 deadline, const HfStreamJob *job, GError **error)
 {
   struct pollfd fds[] = { { .fd = listener->fd, .events = POLLIN }, { .fd = job ? job->interrupt_fd : -1, .events = POLLIN } };
 
   for (;;) {
     int fd;
 
-    if (poll (fds, G_N_ELEMENTS (fds), -1) < 0 && errno != EINTR) {
+    if (poll (fds, G_N_ELEMENTS (fds), pause_ms (deadline, -1)) < 0 && errno != EINTR) {
       fail (listener->address.sun_path, "cannot be waited for", error);
       return -1;
     }
     if (!hf_stream_job_step (job, 0, 0, error))
       return -1;
-    if (!(fds[0].revents & POLLIN))
+    if (!(fds[0].revents & POLLIN)) {
+      if (!check_deadline (deadline, listener->address.sun_path, error))
+        return -1;
       continue;
+    }
     fd = accept4 (listener->fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd >= 0)
       return fd;
@@ -169,7 +192,7 @@ accept_one (const Listener *listener, const HfStreamJob *job, GError **error)
 }
 
 int
-hf_stream_listen (const char *address, const HfStreamJob *job, GError **error)
+hf_stream_listen (const char *address, gint64 deadline, const HfStreamJob *job, GError **error)
 {
   Listener listener = { .fd = -1 };
   int fd = -1;
@@ -177,29 +200,29 @@ hf_stream_listen (const char *address, const HfStreamJob *job, GError **error)
   if (!parse (address, &listener.address, error))
     return -1;
   if (listener_open (&listener, error))
-    fd = accept_one (&listener, job, error);
+    fd = accept_one (&listener, deadline, job, error);
   listener_clear (&listener);
   return fd;
 }
 
 /* TRUE: there is a connection. The kernel does not tell when a queue has room again. */
 static gboolean
-connect_soon (int fd, const struct sockaddr_un *address, const HfStreamJob *job, GError **error)
+connect_soon (int fd, const struct sockaddr_un *address, gint64 deadline, const HfStreamJob *job, GError **error)
 {
   while (!connect_to (fd, address)) {
     struct pollfd interrupt = { .fd = job ? job->interrupt_fd : -1, .events = POLLIN };
 
     if (errno != EAGAIN && errno != EINTR)
       return fail (address->sun_path, "cannot be connected to", error);
-    (void)poll (&interrupt, 1, CONNECT_EVERY_MS);
-    if (!hf_stream_job_step (job, 0, 0, error))
+    (void)poll (&interrupt, 1, pause_ms (deadline, CONNECT_EVERY_MS));
+    if (!hf_stream_job_step (job, 0, 0, error) || !check_deadline (deadline, address->sun_path, error))
       return FALSE;
   }
   return TRUE;
 }
 
 int
-hf_stream_connect (const char *address, const HfStreamJob *job, GError **error)
+hf_stream_connect (const char *address, gint64 deadline, const HfStreamJob *job, GError **error)
 {
   struct sockaddr_un where;
   int fd;
@@ -207,7 +230,7 @@ hf_stream_connect (const char *address, const HfStreamJob *job, GError **error)
   if (!parse (address, &where, error))
     return -1;
   fd = new_socket (error);
-  if (fd >= 0 && (!connect_soon (fd, &where, job, error) || !g_unix_set_fd_nonblocking (fd, FALSE, error))) {
+  if (fd >= 0 && (!connect_soon (fd, &where, deadline, job, error) || !g_unix_set_fd_nonblocking (fd, FALSE, error))) {
     close (fd);
     return -1;
   }

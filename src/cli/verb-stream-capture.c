@@ -87,6 +87,7 @@ find_input (HfRun *run, const CaptureWords *words, int *ret, GError **error)
 
 typedef struct {
   const char *address;
+  const HfRun *run;
   HfStreamWork *work;
   int fd; /* -1: there is none yet */
 } Connection;
@@ -96,7 +97,7 @@ open_connection (gpointer data, const HfStreamJob *job, GError **error)
 {
   Connection *connection = data;
 
-  connection->fd = hf_stream_listen (connection->address, job, error);
+  connection->fd = hf_stream_listen (connection->address, hf_stream_connection_deadline (connection->run), job, error);
   /* The rate is that of the stream, not of the waiting for it. */
   hf_progress_begin (&connection->work->progress, connection->work->progress.kind);
   return connection->fd;
@@ -108,7 +109,7 @@ capture (HfRun *run, const CaptureWords *words, HfCaptureOptions *options, int i
   g_auto (HfStreamStatus) status = { 0 };
   g_autoptr (GError) failure = NULL;
   HfStreamWork work;
-  Connection connection = { words->listen, &work, -1 };
+  Connection connection = { words->listen, run, &work, -1 };
   gboolean done, busy;
 
   if (!hf_stream_work_begin (&work, words->progress, error))

@@ -80,13 +80,13 @@ find_output (HfRun *run, const ReplayWords *words, int *ret, GError **error)
 }
 
 static int
-open_output (const ReplayWords *words, int output, HfStreamWork *work, GError **error)
+open_output (const HfRun *run, const ReplayWords *words, int output, HfStreamWork *work, GError **error)
 {
   if (words->connect)
-    return hf_stream_connect (words->connect, &work->job, error);
+    return hf_stream_connect (words->connect, hf_stream_connection_deadline (run), &work->job, error);
   if (!words->listen)
     return output;
-  output = hf_stream_listen (words->listen, &work->job, error);
+  output = hf_stream_listen (words->listen, hf_stream_connection_deadline (run), &work->job, error);
   hf_progress_begin (&work->progress, work->progress.kind);
   return output;
 }
@@ -102,7 +102,7 @@ replay (HfRun *run, const ReplayWords *words, const HfReplayOptions *options, in
 
   if (!hf_stream_work_begin (&work, words->progress, error))
     return FALSE;
-  output = open_output (words, given, &work, &failure);
+  output = open_output (run, words, given, &work, &failure);
   done = output >= 0 && hf_replay (words->files[0], output, options, &work.job, &bytes, &failure);
   hf_stream_work_end (&work);
   /* Who reads a socket sees the end of the stream by its end. */

@@ -8,6 +8,7 @@
  */
 #include "config.h"
 
+#include "base/deadline.h"
 #include "cli/interrupt.h"
 #include "cli/verb-stream.h"
 #include "stream/save-file.h"
@@ -166,6 +167,12 @@ hf_stream_check_output (const char *path, GError **error)
 }
 
 /* ---- work ---- */
+
+gint64
+hf_stream_connection_deadline (const HfRun *run)
+{
+  return run->options.timeout_ms ? hf_deadline_after_ms (run->options.timeout_ms) : 0;
+}
 
 gboolean
 hf_stream_work_begin (HfStreamWork *work, const char *word, GError **error)

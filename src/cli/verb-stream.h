@@ -46,6 +46,9 @@ typedef struct {
   HfProgress progress;
 } HfStreamWork;
 
+/* Until when there must be a connection (--timeout): for hf_stream_listen and hf_stream_connect. */
+gint64 hf_stream_connection_deadline (const HfRun *run);
+
 /* Clear it with hf_stream_work_end before anything else is printed. word: of --progress, may be NULL. */
 gboolean hf_stream_work_begin (HfStreamWork *work, const char *word, GError **error);
 void hf_stream_work_end (HfStreamWork *work);

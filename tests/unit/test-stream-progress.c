@@ -2,9 +2,11 @@
 /* How far a piece of work is, as text and as JSON; and one connection of a socket that leaves nothing behind. */
 #include "config.h"
 
+#include "base/deadline.h"
 #include "cli/stream-progress.h"
 #include "cli/stream-socket.h"
 
+#include <errno.h>
 #include <glib-unix.h>
 #include <glib/gstdio.h>
 #include <string.h>
@@ -117,7 +119,7 @@ call (gpointer data)
   int fd = -1;
 
   while (fd < 0 && g_get_monotonic_time () < deadline) {
-    fd = hf_stream_connect (f->address, NULL);
+    fd = hf_stream_connect (f->address, 0, NULL, NULL);
     g_thread_yield ();
   }
   g_assert_cmpint (fd, >=, 0);
@@ -134,7 +136,7 @@ check_connection (Fixture *f)
   g_autoptr (GThread) caller = g_thread_new ("caller", call, f);
   g_autoptr (GError) error = NULL;
   char word[8];
-  int fd = hf_stream_listen (f->address, &f->job, &error);
+  int fd = hf_stream_listen (f->address, 0, &f->job, &error);
 
   g_assert_no_error (error);
   g_assert_cmpint (fd, >=, 0);
@@ -168,7 +170,7 @@ test_busy (Fixture *f, gconstpointer data)
   int other = make_socket (f, TRUE);
   g_autoptr (GError) error = NULL;
 
-  g_assert_cmpint (hf_stream_listen (f->address, &f->job, &error), ==, -1);
+  g_assert_cmpint (hf_stream_listen (f->address, 0, &f->job, &error), ==, -1);
   g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_BUSY);
   g_assert_true (g_file_test (f->path, G_FILE_TEST_EXISTS));
   close (other);
@@ -180,9 +182,34 @@ test_interrupted (Fixture *f, gconstpointer data)
   g_autoptr (GError) error = NULL;
 
   g_assert_cmpint (write (f->interrupt[1], "", 1), ==, 1);
-  g_assert_cmpint (hf_stream_listen (f->address, &f->job, &error), ==, -1);
+  g_assert_cmpint (hf_stream_listen (f->address, 0, &f->job, &error), ==, -1);
   g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_INTERRUPTED);
   g_assert_false (g_file_test (f->path, G_FILE_TEST_EXISTS));
+}
+
+/* Nobody comes, and nobody takes us: neither waits longer than it was told to. */
+static void
+test_deadline (Fixture *f, gconstpointer data)
+{
+  enum { WAIT_MS = 60 };
+  g_autoptr (GError) error = NULL, full = NULL;
+  gint64 begin = g_get_monotonic_time ();
+  int server, fds[8], n = 0;
+
+  g_assert_cmpint (hf_stream_listen (f->address, hf_deadline_after_ms (WAIT_MS), &f->job, &error), ==, -1);
+  g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
+  g_assert_nonnull (strstr (error->message, g_strerror (ETIMEDOUT)));
+  g_assert_cmpint (g_get_monotonic_time () - begin, >=, WAIT_MS * G_TIME_SPAN_MILLISECOND);
+  g_assert_false (g_file_test (f->path, G_FILE_TEST_EXISTS));
+
+  server = make_socket (f, TRUE);
+  while (n < 8 && (fds[n] = hf_stream_connect (f->address, hf_deadline_after_ms (WAIT_MS), &f->job, &full)) >= 0)
+    n++;
+  g_assert_cmpint (n, <, 8);
+  g_assert_nonnull (strstr (full->message, g_strerror (ETIMEDOUT)));
+  while (n > 0)
+    close (fds[--n]);
+  close (server);
 }
 
 /* What is no socket stays, and a path that is none is refused. */
@@ -196,9 +223,9 @@ test_not_a_socket (Fixture *f, gconstpointer data)
   g_assert_true (g_file_set_contents (f->path, "mine", 4, NULL));
   for (guint i = 0; i < G_N_ELEMENTS (addresses); i++) {
     g_autoptr (GError) error = NULL, refused = NULL;
-    g_assert_cmpint (hf_stream_listen (addresses[i], &f->job, &error), ==, -1);
+    g_assert_cmpint (hf_stream_listen (addresses[i], 0, &f->job, &error), ==, -1);
     g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
-    g_assert_cmpint (hf_stream_connect (addresses[i], &refused), ==, -1);
+    g_assert_cmpint (hf_stream_connect (addresses[i], 0, &f->job, &refused), ==, -1);
     g_assert_error (refused, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
   }
   g_assert_true (g_file_test (f->path, G_FILE_TEST_IS_REGULAR));
@@ -212,6 +239,7 @@ main (int argc, char **argv)
   g_test_add_func ("/stream-progress/parse", test_parse);
   g_test_add ("/stream-socket/listen", Fixture, NULL, set_up, test_listen, tear_down);
   g_test_add ("/stream-socket/stale", Fixture, NULL, set_up, test_stale, tear_down);
+  g_test_add ("/stream-socket/deadline", Fixture, NULL, set_up, test_deadline, tear_down);
   g_test_add ("/stream-socket/busy", Fixture, NULL, set_up, test_busy, tear_down);
   g_test_add ("/stream-socket/interrupted", Fixture, NULL, set_up, test_interrupted, tear_down);
   g_test_add ("/stream-socket/not-a-socket", Fixture, NULL, set_up, test_not_a_socket, tear_down);
