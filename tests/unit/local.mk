@@ -57,6 +57,7 @@ tests_unit_test_stream_image_LDADD = libholdfast-stream.la $(GLIB_LIBS)
 UNIT_TESTS += tests/unit/test-stream-walks
 tests_unit_test_stream_walks_SOURCES = tests/unit/test-stream-walks.c $(qemu_stream)
 tests_unit_test_stream_walks_LDADD = libholdfast-stream.la $(GLIB_LIBS)
+tests_unit_test_stream_walks_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=hf_description_number -Wl,--wrap=hf_forward_json_number
 UNIT_TESTS += tests/unit/test-stream-verify
 tests_unit_test_stream_verify_SOURCES = tests/unit/test-stream-verify.c $(qemu_stream)
 tests_unit_test_stream_verify_LDADD = libholdfast-stream.la $(GLIB_LIBS)

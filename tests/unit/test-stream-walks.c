@@ -8,6 +8,7 @@
 
 #include "../fake/qemu-stream.h"
 #include "base/bytes.h"
+#include "stream/description.h"
 #include "stream/mapped-ram.h"
 #include "stream/stream-map.h"
 
@@ -383,6 +384,52 @@ test_only_tail_notices (void)
   walks = walk (stream->bytes->data, stream->bytes->len, 0);
   g_assert_no_error (walks->forward_error);
   assert_fails (walks->tail_error, HF_STREAM_ERROR_MALFORMED, "cpu_common");
+}
+
+/* The functions by which each walk reads numbers of the description, one too much if it shall be wrong. The linker puts these in
+   their place (--wrap). */
+static gboolean tail_misreads, forward_misreads;
+
+gboolean __real_hf_description_number (JsonObject *object, const char *name, guint64 *ret);
+gboolean __wrap_hf_description_number (JsonObject *object, const char *name, guint64 *ret);
+gboolean __real_hf_forward_json_number (JsonObject *object, const char *name, guint64 *ret);
+gboolean __wrap_hf_forward_json_number (JsonObject *object, const char *name, guint64 *ret);
+
+gboolean
+__wrap_hf_description_number (JsonObject *object, const char *name, guint64 *ret)
+{
+  gboolean done = __real_hf_description_number (object, name, ret);
+
+  *ret += done && tail_misreads && g_str_equal (name, "size");
+  return done;
+}
+
+gboolean
+__wrap_hf_forward_json_number (JsonObject *object, const char *name, guint64 *ret)
+{
+  gboolean done = __real_hf_forward_json_number (object, name, ret);
+
+  *ret += done && forward_misreads && g_str_equal (name, "size");
+  return done;
+}
+
+/* What one of them misreads the other one reads right: they share no function for it. */
+static void
+test_one_misreads (void)
+{
+  g_autoptr (FakeStream) stream = fake_stream_new (&variants[0]);
+  g_autoptr (Walks) by_tail = NULL, by_forward = NULL;
+
+  tail_misreads = TRUE;
+  by_tail = walk (stream->bytes->data, stream->bytes->len, 0);
+  tail_misreads = FALSE;
+  forward_misreads = TRUE;
+  by_forward = walk (stream->bytes->data, stream->bytes->len, 0);
+  forward_misreads = FALSE;
+  g_assert_no_error (by_tail->forward_error);
+  g_assert_error (by_tail->tail_error, HF_STREAM_ERROR, HF_STREAM_ERROR_MALFORMED);
+  g_assert_no_error (by_forward->tail_error);
+  g_assert_error (by_forward->forward_error, HF_STREAM_ERROR, HF_STREAM_ERROR_MALFORMED);
 }
 
 typedef struct {
@@ -804,6 +851,7 @@ main (int argc, char **argv)
   g_test_add_data_func ("/stream/walks/flips", &smallest, test_flips);
   g_test_add_func ("/stream/walks/only-forward-notices", test_only_forward_notices);
   g_test_add_func ("/stream/walks/only-tail-notices", test_only_tail_notices);
+  g_test_add_func ("/stream/walks/one-misreads", test_one_misreads);
   g_test_add_func ("/stream/walks/disagreement", test_disagreement);
   g_test_add_func ("/stream/walks/early-device", test_early_device);
   g_test_add_func ("/stream/walks/other-iterable", test_other_iterable);
