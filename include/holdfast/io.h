@@ -16,7 +16,7 @@
  *   because the file ends there is the end of the file.
  * - done (may be NULL) is always set: how many bytes from offset on were certainly moved, on failure too.
  * - No call fails without an error or succeeds with one. A message names the operation, offset, bytes wanted and moved, and
- * cause.
+ *   cause.
  *
  * Thread: any; several may share a descriptor. The calls block.
  */

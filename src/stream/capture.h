@@ -28,8 +28,8 @@ typedef struct {
 } HfCaptureOptions;
 
 /* Reads input (a pipe, a socket, a regular file from its file position on) to its end. ret_status (clear it with
-   hf_stream_status_clear) is filled in any case, and written to FILE.status. If only that fails, so
-   does the call, and ret_status says that it is committed. */
+   hf_stream_status_clear) is filled in any case, and written to FILE.status. If only that fails, so does the call, and ret_status
+   says that it is committed. */
 gboolean hf_capture (int input, const char *path, const HfCaptureOptions *options, const HfStreamJob *job,
                      HfStreamStatus *ret_status, GError **error);
 
