@@ -226,6 +226,7 @@ static void
 test_write_of_nothing (void)
 {
   g_autoptr (GError) error = NULL;
+  struct scmp_arg_cmp this_one = { .arg = 0, .op = SCMP_CMP_EQ };
   scmp_filter_ctx filter;
   off_t end;
   int fd;
@@ -233,12 +234,12 @@ test_write_of_nothing (void)
   if (contract_parent ())
     return;
   fd = contract_file (0, FALSE);
+  this_one.datum_a = (scmp_datum_t)fd;
   g_assert_true (hf_file_write_all (fd, "text", 4, &error));
   end = lseek (fd, 0, SEEK_CUR);
   filter = seccomp_init (SCMP_ACT_ALLOW);
   /* "Error" 0: the call is not made, and gives 0. Of this descriptor only: the test writes what it finds. */
-  g_assert_cmpint (seccomp_rule_add (filter, SCMP_ACT_ERRNO (0), SCMP_SYS (write), 1, SCMP_A0 (SCMP_CMP_EQ, (scmp_datum_t)fd)),
-                   ==, 0);
+  g_assert_cmpint (seccomp_rule_add_array (filter, SCMP_ACT_ERRNO (0), SCMP_SYS (write), 1, &this_one), ==, 0);
   g_assert_cmpint (seccomp_load (filter), ==, 0);
   seccomp_release (filter);
   g_assert_false (hf_file_write_all (fd, "text", 4, &error));
