@@ -212,6 +212,10 @@ hf_block_writer_space (HfBlockWriter *writer, gsize *ret_size, GError **error)
 {
   Slot *slot = writer->current;
 
+  /* What nobody could read back is not begun: readers bound the trailer. */
+  if (!slot && writer->checksums->len >= HF_TRAILER_BLOCKS_MAX && !writer->error)
+    keep_first (writer, g_error_new (HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED, "more than %" G_GUINT64_FORMAT " bytes",
+                                     HF_TRAILER_BLOCKS_MAX * BLOCK));
   while (!slot && writer->n_idle == 0 && !writer->error)
     hf_engine_wait (writer->engine);
   if (!report (writer, error))
