@@ -4,7 +4,7 @@
 import re
 import signal
 
-from harness.tap import check
+from harness.tap import Failure, check
 
 from .failed import begin, check_as_before
 from .processes import wait_until
@@ -28,6 +28,19 @@ def points_of_migration(world, type, victim):
     return [point for point in numbered if wanted.match(point)] + numbered[-1:]
 
 
+def begin_beside(world, host, victim):
+    """QEMU greets the helper when it starts, and ends when that dies in the greeting, as it does with any helper. The next one is there."""
+    try:
+        return Migration(world, host)
+    except Failure as failure:
+        if victim is not host:
+            raise
+        wait_until(lambda: victim.helper.deaths, lambda: f"a death of the helper, or QEMU to start: {failure}")
+        victim.helper.wait_ready()
+        world.note(f"QEMU greeted the helper that died: {str(failure).splitlines()[0]}")
+        return Migration(world, host)
+
+
 def killed_at(world, type, victim, point):
     """Before Load is answered the migration fails; after it, the next helper finishes what is left to do."""
     source, host = world.host, world.other()
@@ -35,7 +48,7 @@ def killed_at(world, type, victim, point):
     victim.start_helper(fail=f"{point}=kill")
     world.start_writing()
     world.await_writes()
-    migration = Migration(world, host).start()
+    migration = begin_beside(world, host, victim).start()
     if migration.ended() == "failed":
         migration.failed()
         check_as_before(world, type)
