@@ -31,8 +31,8 @@
 
 #define LIMIT_S 20
 /* A command that is still at work when everything else has happened. */
-#define LONG "delay:3000"
-#define LONG_US 3000000
+#define LONG "delay:6000"
+#define LONG_US 6000000
 /* Commands after which a device is known as quick, even if the first of them was not. */
 #define TAKEOVER_QUICK 30
 
@@ -556,7 +556,7 @@ test_takeover (void)
   Stage *stage = stage_new ();
 
   stage->rules.queue.short_us = G_USEC_PER_SEC;
-  stage_run (stage, play_takeover, "before-guest-in#31=" LONG);
+  stage_run (stage, play_takeover, "before-guest-in#31=delay:8000");
 }
 
 /* All is stopped while the main thread is away: it ends with its command, as any other would. */
@@ -583,7 +583,8 @@ test_takeover_stop (void)
   Stage *stage = stage_new ();
 
   stage->rules.queue.short_us = G_USEC_PER_SEC;
-  stage_run (stage, play_takeover_stop, "before-guest-in#31=" LONG);
+  /* Well before the end of what a stop waits for. */
+  stage_run (stage, play_takeover_stop, "before-guest-in#31=delay:1500");
 }
 
 /* A stack that there is no room for. */
@@ -915,7 +916,7 @@ play_stop (const char *path)
 static void
 test_stop (void)
 {
-  stage_run (stage_new (), play_stop, "before-guest-in=" LONG ",before-guest-out=conflict");
+  stage_run (stage_new (), play_stop, "before-guest-in=delay:1500,before-guest-out=conflict");
 }
 
 /* Commands that take long, and are many, do not keep the server. */
