@@ -71,7 +71,7 @@ ring_open (guint depth, GError **error)
     return ring;
   }
   g_free (ring);
-  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED, "no io_uring: %s%s", g_strerror (-result),
+  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "no io_uring: %s%s", g_strerror (-result),
                result == -ENOMEM ? " (the limit of locked memory, RLIMIT_MEMLOCK, may be too low)" : "");
   return NULL;
 }

@@ -102,7 +102,7 @@ workers_open (guint depth, GError **error)
   pthread_sigmask (SIG_SETMASK, &old, NULL);
   if (workers->n_threads > 0)
     return workers; /* fewer than wished do it too */
-  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED, "no thread for transfers: %s", why->message);
+  g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "no thread for transfers: %s", why->message);
   workers_close (workers);
   return NULL;
 }

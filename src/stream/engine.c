@@ -43,8 +43,7 @@ choose (HfEngineKind *kind, GError **error)
   else if (g_str_equal (name, "threads"))
     *kind = HF_ENGINE_THREADS;
   else
-    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED, ENVIRONMENT ": \"%s\" is neither \"ring\" nor \"threads\"",
-                 name);
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, ENVIRONMENT ": \"%s\" is neither \"ring\" nor \"threads\"", name);
   return *kind != HF_ENGINE_AUTO;
 }
 
@@ -62,7 +61,7 @@ hf_engine_new (HfEngineKind kind, guint depth, gsize bytes_max, GError **error)
   g_autoptr (HfEngine) engine = NULL;
 
   if (depth < 1 || depth > HF_ENGINE_DEPTH_MAX) {
-    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED, "%u transfers at a time: 1 to %u are possible", depth,
+    g_set_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE, "%u transfers at a time: 1 to %u are possible", depth,
                  HF_ENGINE_DEPTH_MAX);
     return NULL;
   }

@@ -14,7 +14,7 @@ GQuark hf_stream_error_quark (void);
 
 /* Messages name offset (bytes from the start of the file or of the input), step and cause; the caller knows the file's name. */
 typedef enum {
-  HF_STREAM_ERROR_FILE,        /* cannot be opened, read, written, synced, renamed */
+  HF_STREAM_ERROR_FILE,        /* cannot be opened, read, written, synced, renamed; no engine for it */
   HF_STREAM_ERROR_INCOMPLETE,  /* the stream ends before its own end: cut, cancelled or killed */
   HF_STREAM_ERROR_MALFORMED,   /* the structure is wrong, or two ways of reading it do not agree */
   HF_STREAM_ERROR_UNSUPPORTED, /* well-formed, but this needs something that holdfast does not do; the message says what */

@@ -476,7 +476,7 @@ test_misuse (gconstpointer data)
   g_clear_error (&error);
   for (guint depth = 0; depth <= 257; depth += 257) {
     g_assert_null (hf_engine_new (kind, depth, 1000, &error));
-    g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED);
+    g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
     g_clear_error (&error);
   }
 }
@@ -502,7 +502,7 @@ test_environment (void)
   assert_auto (HF_ENGINE_THREADS);
   g_setenv ("HOLDFAST_ENGINE", "rings", TRUE);
   g_assert_null (hf_engine_new (HF_ENGINE_AUTO, 4, 1000, &error));
-  g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED);
+  g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
   g_assert_nonnull (strstr (error->message, "HOLDFAST_ENGINE"));
   g_unsetenv ("HOLDFAST_ENGINE");
 }
@@ -531,7 +531,7 @@ test_forbidden (gconstpointer data)
   forbid (SCMP_SYS (io_uring_setup), errnum);
   assert_auto (HF_ENGINE_THREADS);
   g_assert_null (hf_engine_new (HF_ENGINE_RING, 4, 1000, &error));
-  g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_UNSUPPORTED);
+  g_assert_error (error, HF_STREAM_ERROR, HF_STREAM_ERROR_FILE);
   g_assert_nonnull (strstr (error->message, g_strerror (errnum)));
   g_clear_error (&error);
   g_setenv ("HOLDFAST_ENGINE", "ring", TRUE);
