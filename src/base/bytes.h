@@ -54,3 +54,22 @@ hf_put_be64 (guint64 value, guint8 *bytes)
   guint64 be = GUINT64_TO_BE (value);
   memcpy (bytes, &be, sizeof be);
 }
+
+/* The same at the end of bytes. */
+static inline void
+hf_append_be32 (GByteArray *bytes, guint32 value)
+{
+  guint8 be[4];
+
+  hf_put_be32 (value, be);
+  g_byte_array_append (bytes, be, sizeof be);
+}
+
+static inline void
+hf_append_be64 (GByteArray *bytes, guint64 value)
+{
+  guint8 be[8];
+
+  hf_put_be64 (value, be);
+  g_byte_array_append (bytes, be, sizeof be);
+}

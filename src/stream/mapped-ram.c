@@ -82,24 +82,6 @@ hf_mapped_ram_plan (const HfRamBlock *ram, guint n_blocks, guint32 page_size, gu
 }
 
 static void
-append_be32 (GByteArray *bytes, guint32 value)
-{
-  guint8 be[4];
-
-  hf_put_be32 (value, be);
-  g_byte_array_append (bytes, be, sizeof be);
-}
-
-static void
-append_be64 (GByteArray *bytes, guint64 value)
-{
-  guint8 be[8];
-
-  hf_put_be64 (value, be);
-  g_byte_array_append (bytes, be, sizeof be);
-}
-
-static void
 append_text (GByteArray *bytes, const char *text, guint8 length)
 {
   g_byte_array_append (bytes, &length, 1);
@@ -110,11 +92,11 @@ void
 hf_mapped_ram_append_block (const HfMappedBlock *block, guint32 page_size, GByteArray *bytes)
 {
   append_text (bytes, block->ram.id, strlen (block->ram.id));
-  append_be64 (bytes, block->ram.used_length);
-  append_be32 (bytes, HEADER_VERSION);
-  append_be64 (bytes, page_size);
-  append_be64 (bytes, block->bitmap_offset);
-  append_be64 (bytes, block->pages_offset);
+  hf_append_be64 (bytes, block->ram.used_length);
+  hf_append_be32 (bytes, HEADER_VERSION);
+  hf_append_be64 (bytes, page_size);
+  hf_append_be64 (bytes, block->bitmap_offset);
+  hf_append_be64 (bytes, block->pages_offset);
 }
 
 /* ---- CONFIGURATION ---- */
@@ -215,7 +197,7 @@ append_subsection (GByteArray *ret, SubsectionIndex index)
 
   g_byte_array_append (ret, &type, 1);
   append_text (ret, subsections[index].name, strlen (subsections[index].name));
-  append_be32 (ret, SUBSECTION_VERSION);
+  hf_append_be32 (ret, SUBSECTION_VERSION);
 }
 
 /* In the order of QEMU's vmstate_configuration; one that is empty is not there. */
@@ -227,7 +209,7 @@ append_subsections (GByteArray *ret, GByteArray *const bodies[N_SUBSECTIONS], gu
       continue;
     append_subsection (ret, i);
     if (i == CAPABILITIES)
-      append_be32 (ret, n_capabilities);
+      hf_append_be32 (ret, n_capabilities);
     g_byte_array_append (ret, bodies[i]->data, bodies[i]->len);
   }
 }

@@ -72,33 +72,15 @@ append_u8 (GByteArray *bytes, guint8 value)
   g_byte_array_append (bytes, &value, 1);
 }
 
-static void
-append_be32 (GByteArray *bytes, guint32 value)
-{
-  guint8 be[4];
-
-  hf_put_be32 (value, be);
-  g_byte_array_append (bytes, be, sizeof be);
-}
-
-static void
-append_be64 (GByteArray *bytes, guint64 value)
-{
-  guint8 be[8];
-
-  hf_put_be64 (value, be);
-  g_byte_array_append (bytes, be, sizeof be);
-}
-
 /* EOS, and the footer if the source wrote footers. */
 static void
 append_end_of_section (HfMappedWriter *writer, GByteArray *bytes)
 {
-  append_be64 (bytes, FLAG_EOS);
+  hf_append_be64 (bytes, FLAG_EOS);
   if (!hf_feed_footers (writer->feed))
     return;
   append_u8 (bytes, TYPE_FOOTER);
-  append_be32 (bytes, writer->section_id);
+  hf_append_be32 (bytes, writer->section_id);
 }
 
 /* ---- what the stream says before its pages ---- */
@@ -123,12 +105,12 @@ static void
 append_ram_start (HfMappedWriter *writer, guint32 section_id, guint64 total)
 {
   append_u8 (writer->head, TYPE_START);
-  append_be32 (writer->head, section_id);
+  hf_append_be32 (writer->head, section_id);
   append_u8 (writer->head, strlen ("ram"));
   g_byte_array_append (writer->head, (const guint8 *)"ram", strlen ("ram"));
-  append_be32 (writer->head, 0);
-  append_be32 (writer->head, RAM_VERSION);
-  append_be64 (writer->head, total | FLAG_MEM_SIZE);
+  hf_append_be32 (writer->head, 0);
+  hf_append_be32 (writer->head, RAM_VERSION);
+  hf_append_be64 (writer->head, total | FLAG_MEM_SIZE);
 }
 
 static gboolean
@@ -287,7 +269,7 @@ on_ram_end (G_GNUC_UNUSED guint64 stream_offset, gpointer data, G_GNUC_UNUSED GE
   if (writer->has_command)
     g_byte_array_append (writer->rest, writer->command, sizeof writer->command);
   append_u8 (writer->rest, TYPE_END);
-  append_be32 (writer->rest, writer->section_id);
+  hf_append_be32 (writer->rest, writer->section_id);
   append_end_of_section (writer, writer->rest);
   return TRUE;
 }
